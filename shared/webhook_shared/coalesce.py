@@ -1,0 +1,115 @@
+"""Turn many concurrent calls into few batches, without a timer.
+
+While one batch is under way, arrivals queue; when it returns they leave together. A lone caller waits
+for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Coalescer(Generic[T, R]):
+    """Batches items of concurrent callers.
+
+    Args:
+        flush: Takes a batch and returns one result per item, in order. An exception in place of a
+            result is raised to that item's caller alone; one that is raised goes to all of them.
+        max_items: Most items of one batch.
+        in_flight: Most batches under way at once.
+        max_weight: Most weight of one batch, unless a single item is heavier.
+        weigh: The weight of an item; needed with `max_weight`.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[T]], Awaitable[Sequence[R | Exception]]],
+        *,
+        max_items: int,
+        in_flight: int = 1,
+        max_weight: int | None = None,
+        weigh: Callable[[T], int] | None = None,
+    ) -> None:
+        self._flush = flush
+        self._max_items = max_items
+        self._free = in_flight
+        self._max_weight = max_weight
+        self._weigh = weigh
+        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._running or self._waiting:
+            await asyncio.sleep(0) if not self._running else await asyncio.wait(self._running)
+
+    def __len__(self) -> int:
+        """How many items wait for a batch."""
+        return len(self._waiting)
+
+    def submit(self, item: T) -> asyncio.Future[R]:
+        """Queue an item; the future has its result. Cancelling the future does not stop the batch."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append((item, future))
+        # One turn of the loop later, so that all who arrive in this turn share the batch.
+        if self._free and not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._start)
+        return future
+
+    def _start(self) -> None:
+        self._scheduled = False
+        while self._free and self._waiting:
+            self._free -= 1
+            task = asyncio.get_running_loop().create_task(self._run(self._take()))
+            self._running.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._free += 1
+        self._start()
+
+    def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
+        batch: list[tuple[T, asyncio.Future[R]]] = []
+        weight = 0
+        while self._waiting and len(batch) < self._max_items:
+            if self._max_weight is not None and self._weigh is not None:
+                weight += self._weigh(self._waiting[0][0])
+                if batch and weight > self._max_weight:
+                    break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _run(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to the callers
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

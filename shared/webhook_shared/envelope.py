@@ -1,0 +1,277 @@
+"""Sealed bytes: compressed, encrypted, bound to what they belong to, and self-describing.
+
+Keys: the master key and a random salt per tenant give the tenant key (HKDF-SHA512); the tenant key wraps
+random data keys (AES-256-GCM); a data key encrypts content (AES-256-GCM). Whoever destroys the salt has
+destroyed all that the tenant's key ever sealed.
+
+A data key carries a commitment, so that no ciphertext opens under two keys. Streams of small messages
+share one data key for a while, which saves the reader an unwrapping per message; stored objects get one
+each (`fresh`).
+
+Layout, big-endian: magic 4 | suite 1 | codec 1 | root version 2 | tenant key id 8 | wrap nonce 12 |
+wrapped data key 48 | commitment 32 | dictionary id 8 | content size 4 | nonce 12 | ciphertext | tag 16.
+Everything before the nonce is authenticated together with tenant and binding.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic import SecretStr
+
+from webhook_shared import compression
+from webhook_shared.redis import Client, Script
+
+MAGIC = b"WHE1"
+SUITE = 1
+CODEC_PLAIN, CODEC_ZSTD = 0, 1
+ROOT_VERSION = 1
+
+_PREFIX = struct.Struct(">4sBBH8s12s48s32s")
+_CONTENT = struct.Struct(">8sI12s")
+_CODEC_AT = 5
+_KEY_PART = slice(8, _PREFIX.size)
+_AUTHENTICATED = _PREFIX.size + 12
+HEADER_BYTES = _PREFIX.size + _CONTENT.size
+TAG_BYTES = 16
+LARGEST_CONTENT_BYTES = 256 * 2**20
+
+# Random 96-bit nonces allow 2^32 messages under one key; we stay far below.
+DATA_KEY_MESSAGES = 2**20
+DATA_KEY_AGE_S = 600.0
+# How soon every process notices a change in a tenant's key table.
+KEY_TABLE_AGE_S = 10.0
+OPENED_KEYS = 8192
+SHORTEST_MASTER_KEY = 32
+
+
+class EnvelopeError(Exception):
+    """The bytes can't be opened."""
+
+
+class Undecodable(EnvelopeError):
+    """Tampered with, cut short, bound to something else, or never ours. Final."""
+
+
+class UnknownFormat(EnvelopeError):
+    """Of a suite or codec that this version does not know; a newer one may."""
+
+
+class UnknownKey(EnvelopeError):
+    """Sealed under a tenant key that the key table does not have (now)."""
+
+
+@dataclass(frozen=True)
+class _TenantKey:
+    id: bytes
+    salt: bytes
+    cipher: AESGCM
+
+
+@dataclass
+class _DataKey:
+    cipher: AESGCM
+    prefix_zstd: bytes
+    prefix_plain: bytes
+    messages_left: int
+    expires: float
+
+
+class Keyring:
+    """The tenants' keys, and sealing and opening with them.
+
+    Args:
+        client: Where the key table lives (`tenantkey:{<tenant>}`).
+        master_key: At least 32 random characters.
+
+    Raises:
+        ValueError: The master key is missing or weak.
+    """
+
+    def __init__(self, client: Client, master_key: SecretStr) -> None:
+        self._client = client
+        self._master = _checked(master_key)
+        self._script = Script.load("webhook_shared", "tenant_key")
+        self._current: dict[str, tuple[_TenantKey, float]] = {}
+        self._known: dict[tuple[str, bytes], _TenantKey] = {}
+        self._sealing: dict[str, _DataKey] = {}
+        self._unwrapped = lru_cache(maxsize=OPENED_KEYS)(self._unwrap)
+
+    async def prepare(self, tenants: Iterable[str]) -> None:
+        """Have these tenants' keys at hand, making them where there are none. Free while fresh.
+
+        Raises:
+            UnknownKey: The tenant's keys have been destroyed.
+            REDIS_TROUBLE: The key table can't be read and nothing is known of the tenant.
+        """
+        now = time.monotonic()
+        for tenant in set(tenants):
+            known = self._current.get(tenant)
+            if known is None or now - known[1] > KEY_TABLE_AGE_S:
+                await self._load(tenant)
+
+    async def _load(self, tenant: str) -> None:
+        held = [key for (owner, _), key in self._known.items() if owner == tenant]
+        current = self._current.get(tenant)
+        candidate = (current[0].id, current[0].salt) if current else (os.urandom(8), os.urandom(32))
+        arguments: list[str] = [candidate[0].hex(), candidate[1].hex()]
+        for key in held:
+            arguments += [key.id.hex(), key.salt.hex()]
+        reply = await self._script(self._client, [f"tenantkey:{{{tenant}}}"], arguments)
+        fields = {reply[i].decode(): reply[i + 1].decode() for i in range(0, len(reply), 2)}
+        if "destroyed" in fields:
+            self._forget(tenant)
+            raise UnknownKey("the tenant's keys have been destroyed")
+        identity = bytes.fromhex(fields.pop("current"))
+        for name, salt in fields.items():
+            key_id = bytes.fromhex(name)
+            if (tenant, key_id) not in self._known:
+                self._known[tenant, key_id] = self._derive(tenant, key_id, bytes.fromhex(salt))
+        if current is None or current[0].id != identity:
+            self._sealing.pop(tenant, None)
+        self._current[tenant] = (self._known[tenant, identity], time.monotonic())
+
+    def _forget(self, tenant: str) -> None:
+        self._current.pop(tenant, None)
+        self._sealing.pop(tenant, None)
+        self._known = {owner: key for owner, key in self._known.items() if owner[0] != tenant}
+        self._unwrapped.cache_clear()
+
+    def _derive(self, tenant: str, identity: bytes, salt: bytes) -> _TenantKey:
+        info = b"webhook tenant key 1" + _joined(tenant.encode(), identity)
+        return _TenantKey(identity, salt, AESGCM(HKDF(SHA512(), 32, salt, info).derive(self._master)))
+
+    def seal(
+        self, tenant: str, content: bytes, *binding: str, dictionary: str = "", fresh: bool = False
+    ) -> bytes:
+        """Seal content so that it opens only for this tenant and binding.
+
+        Args:
+            tenant: Prepared before.
+            content: At most LARGEST_CONTENT_BYTES.
+            binding: What the content belongs to: ("event", id).
+            dictionary: The compression dictionary's name: "github".
+            fresh: With a data key of its own.
+
+        Raises:
+            UnknownKey: The tenant was not prepared.
+        """
+        key = self._data_key(tenant, fresh=fresh)
+        packed = compression.compress(content, dictionary)
+        nonce = os.urandom(12)
+        if packed is None:
+            head = key.prefix_plain + _CONTENT.pack(compression.NO_DICTIONARY, len(content), nonce)
+            body = content
+        else:
+            head = key.prefix_zstd + _CONTENT.pack(packed[1], len(content), nonce)
+            body = packed[0]
+        return head + key.cipher.encrypt(nonce, body, _associated(head, tenant, binding))
+
+    def open(self, tenant: str, sealed: bytes, *binding: str) -> bytes:
+        """The content.
+
+        Raises:
+            Undecodable: Not ours, damaged, or of another tenant or binding.
+            UnknownFormat: Of a newer version.
+            UnknownKey: The tenant was not prepared, or its table lacks the key.
+        """
+        if len(sealed) < HEADER_BYTES + TAG_BYTES or sealed[:4] != MAGIC:
+            raise Undecodable("not an envelope")
+        if sealed[4] != SUITE or sealed[_CODEC_AT] > CODEC_ZSTD:
+            raise UnknownFormat(f"suite {sealed[4]}, codec {sealed[_CODEC_AT]}")
+        cipher = self._unwrapped(tenant, sealed[_KEY_PART])
+        dictionary, size, nonce = _CONTENT.unpack_from(sealed, _PREFIX.size)
+        if size > LARGEST_CONTENT_BYTES:
+            raise Undecodable("the content is too large")
+        try:
+            body = cipher.decrypt(nonce, sealed[HEADER_BYTES:], _associated(sealed, tenant, binding))
+        except InvalidTag:
+            raise Undecodable("tampered with, or bound to something else") from None
+        if sealed[_CODEC_AT] == CODEC_PLAIN:
+            return body
+        try:
+            return compression.decompress(body, dictionary, size)
+        except compression.CompressionError as error:
+            raise Undecodable(str(error)) from None
+
+    def _data_key(self, tenant: str, *, fresh: bool) -> _DataKey:
+        if fresh:
+            return self._new_data_key(tenant)
+        key = self._sealing.get(tenant)
+        if key is None or key.messages_left <= 0 or time.monotonic() > key.expires:
+            key = self._sealing[tenant] = self._new_data_key(tenant)
+        key.messages_left -= 1
+        return key
+
+    def _new_data_key(self, tenant: str) -> _DataKey:
+        known = self._current.get(tenant)
+        if known is None:
+            raise UnknownKey("the tenant's key is not loaded")
+        tenant_key, secret, nonce = known[0], os.urandom(32), os.urandom(12)
+        wrapped = tenant_key.cipher.encrypt(nonce, secret, _wrap_binding(tenant, tenant_key.id))
+        cipher, commitment = _expand(secret)
+
+        def prefix(codec: int) -> bytes:
+            return _PREFIX.pack(MAGIC, SUITE, codec, ROOT_VERSION, tenant_key.id, nonce, wrapped, commitment)
+
+        return _DataKey(
+            cipher=cipher,
+            prefix_zstd=prefix(CODEC_ZSTD),
+            prefix_plain=prefix(CODEC_PLAIN),
+            messages_left=DATA_KEY_MESSAGES,
+            expires=time.monotonic() + DATA_KEY_AGE_S,
+        )
+
+    def _unwrap(self, tenant: str, part: bytes) -> AESGCM:
+        key_id, nonce, wrapped, commitment = part[:8], part[8:20], part[20:68], part[68:]
+        tenant_key = self._known.get((tenant, key_id))
+        if tenant_key is None:
+            # The next `prepare` looks again at once.
+            self._current.pop(tenant, None)
+            raise UnknownKey(f"tenant key {key_id.hex()} is not in the key table")
+        try:
+            secret = tenant_key.cipher.decrypt(nonce, wrapped, _wrap_binding(tenant, key_id))
+        except InvalidTag:
+            raise Undecodable("the data key is not this tenant's") from None
+        cipher, expected = _expand(secret)
+        if not hmac.compare_digest(expected, commitment):
+            raise Undecodable("the data key is not the one it was sealed with")
+        return cipher
+
+
+def _checked(master_key: SecretStr) -> bytes:
+    secret = master_key.get_secret_value()
+    if len(secret) < SHORTEST_MASTER_KEY or len(set(secret)) < SHORTEST_MASTER_KEY // 4:
+        raise ValueError(
+            "ENCRYPTION_MASTER_KEY must be at least 32 random characters; "
+            "make one with `openssl rand -base64 48` and keep it: without it nothing opens"
+        )
+    return secret.encode()
+
+
+def _expand(secret: bytes) -> tuple[AESGCM, bytes]:
+    material = HKDF(SHA512(), 64, None, b"webhook data key 1").derive(secret)
+    return AESGCM(material[:32]), material[32:]
+
+
+def _wrap_binding(tenant: str, key_id: bytes) -> bytes:
+    return _joined(b"wrap", tenant.encode(), key_id)
+
+
+def _associated(head: bytes, tenant: str, binding: tuple[str, ...]) -> bytes:
+    return head[:_AUTHENTICATED] + _joined(tenant.encode(), *[part.encode() for part in binding])
+
+
+def _joined(*parts: bytes) -> bytes:
+    # Length-prefixed, so that no two lists of parts join to the same bytes.
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

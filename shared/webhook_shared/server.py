@@ -1,0 +1,145 @@
+"""A gRPC server as every service has it: guarded, healthy only when it is, reflected, drained."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
+
+from webhook_shared import telemetry
+from webhook_shared.identity import Authenticator, Role
+from webhook_shared.interceptors import Guarded
+
+log = structlog.get_logger()
+
+LARGEST_MESSAGE_BYTES = 64 * 2**20
+PROBE_PERIOD_S = 1.0
+PROBE_TIMEOUT_S = 2.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+
+Probe = Callable[[], Awaitable[None]]
+"""Raises while something that the service depends on is not there."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One gRPC service to serve.
+
+    Attributes:
+        name: "webhook.context.v1.ContextService".
+        add: Adds the servicer to the server.
+        role: What a caller needs for any method...
+        roles: ...but for these, by method name.
+    """
+
+    name: str
+    add: Callable[[grpc.aio.Server], None]
+    role: Role
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+
+def _role_of(services: Sequence[Service], method: str) -> Role | None:
+    _, name, call = method.split("/")
+    service = next((service for service in services if service.name == name), None)
+    return service.roles.get(call, service.role) if service else None
+
+
+@asynccontextmanager
+async def serving(
+    address: str,
+    services: Sequence[Service],
+    *,
+    authenticator: Authenticator,
+    ready: Mapping[str, Probe],
+    drain_s: float,
+) -> AsyncIterator[int]:
+    """Serve while inside.
+
+    Args:
+        address: host:port; port 0 means any.
+        services: What to serve, beside health and reflection.
+        authenticator: Knows the credentials.
+        ready: What must be there for the health check to say SERVING, by name.
+        drain_s: How long calls in flight may take to finish on leaving, seconds.
+
+    Yields:
+        The port.
+
+    Raises:
+        RuntimeError: The port is taken.
+    """
+    interceptors: list[grpc.aio.ServerInterceptor] = [Guarded(authenticator, partial(_role_of, services))]
+    if telemetry.tracing_is_on():
+        traced: grpc.aio.ServerInterceptor = aio_server_interceptor(  # type: ignore[no-untyped-call]
+            filter_=filters.negate(filters.health_check())
+        )
+        interceptors.insert(0, traced)
+    server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for service in services:
+        service.add(server)
+    names = [service.name for service in services]
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        raise RuntimeError(
+            f"can't listen on {address}: is it taken? Set WEBHOOK_LISTEN_ADDRESS to another host:port"
+        ) from None
+    await server.start()
+    prober = asyncio.create_task(_probe_forever(checks, names, ready))
+    log.info("rpc.listening", address=address, port=port)
+    try:
+        yield port
+    finally:
+        prober.cancel()
+        await asyncio.gather(prober, return_exceptions=True)
+        await checks.enter_graceful_shutdown()
+        await server.stop(drain_s)
+
+
+async def _probe_forever(
+    checks: health.aio.HealthServicer, names: Sequence[str], ready: Mapping[str, Probe]
+) -> None:
+    was: str | None = None
+    while True:
+        missing = [name for name, probe in ready.items() if not await _answers(probe)]
+        state = ",".join(missing)
+        if state != was:
+            status = (
+                health_pb2.HealthCheckResponse.NOT_SERVING
+                if missing
+                else health_pb2.HealthCheckResponse.SERVING
+            )
+            for name in ("", *names):
+                await checks.set(name, status)
+            if missing:
+                log.warning("health.not_serving", missing=state)
+            else:
+                log.info("health.serving")
+            was = state
+        await asyncio.sleep(PROBE_PERIOD_S)
+
+
+async def _answers(probe: Probe) -> bool:
+    try:
+        await asyncio.wait_for(probe(), PROBE_TIMEOUT_S)
+    except Exception:  # noqa: BLE001  # whatever it is, the dependency is not there
+        return False
+    return True

@@ -1,0 +1,213 @@
+"""Logs, traces and the /metrics page, set up once per process.
+
+Logs are structlog's: one JSON object per line, or readable lines on a terminal. Traces exist only where
+an OTLP endpoint is configured; without one every span here is a no-op that costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIServer
+
+import prometheus_client
+import structlog
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Span, SpanContext, TraceFlags
+
+from webhook_shared.settings import LoggingSection, TracingSection
+
+log = structlog.get_logger()
+
+_tracer = trace.get_tracer("webhook")
+_TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+_SENSITIVE = re.compile(
+    r"secret|password|passwd|token|authorization|api_?key|private|credential|payload|body$", re.IGNORECASE
+)
+REDACTED = "***"
+
+
+class _State:
+    tracing = False
+
+
+def configure_logging(service: str, settings: LoggingSection) -> None:
+    """Send structlog and the standard library's logging down the same road, to stderr."""
+    pretty = settings.format == "pretty" or (settings.format == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_trace,
+        redact,
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(sort_keys=True)
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if not pretty:
+        final.append(structlog.processors.format_exc_info)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer])
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.level.upper())
+    # These say at INFO what their callers say better.
+    for chatty in ("httpx", "httpx2", "httpcore", "openai", "opentelemetry", "grpc", "asyncio"):
+        logging.getLogger(chatty).setLevel("WARNING")
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Blank the values of keys that sound like secrets or payloads, at any depth."""
+    for key, value in event.items():
+        event[key] = _redacted(key, value)
+    return event
+
+
+def _redacted(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {inner: _redacted(str(inner), item) for inner, item in value.items()}
+    return REDACTED if isinstance(value, str | bytes) and _SENSITIVE.search(key) else value
+
+
+def _add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = f"{context.trace_id:032x}"
+    return event
+
+
+@contextmanager
+def tracing(service: str, settings: TracingSection) -> Iterator[None]:
+    """Export traces while inside, if an endpoint is configured."""
+    if not (settings.enabled and settings.endpoint):
+        yield
+        return
+    provider = TracerProvider(
+        resource=Resource.create({SERVICE_NAME: f"{settings.service_name or 'webhook'}-{service}"}),
+        sampler=ParentBased(TraceIdRatioBased(settings.sampling_rate)),
+    )
+    exporter = OTLPSpanExporter(
+        endpoint=settings.endpoint, insecure=not settings.endpoint.startswith("https")
+    )
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    _State.tracing = True
+    try:
+        yield
+    finally:
+        _State.tracing = False
+        provider.shutdown()
+
+
+def tracing_is_on() -> bool:
+    """Whether spans go anywhere."""
+    return _State.tracing
+
+
+@contextmanager
+def span(name: str, parent: str = "", **attributes: str | float | bool) -> Iterator[Span]:
+    """A span around a piece of work.
+
+    Args:
+        name: "webhook.process".
+        parent: A traceparent; empty means the span that is current here.
+        attributes: Ids and counts; never a payload or a secret.
+    """
+    if not _State.tracing:
+        yield trace.INVALID_SPAN
+        return
+    context = None
+    if parent:
+        remote = _parse(parent)
+        if remote is not None:
+            context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
+    with _tracer.start_as_current_span(name, context=context, attributes=attributes) as started:
+        yield started
+
+
+def traceparent() -> str:
+    """The current span as W3C trace context; empty where there is none."""
+    if not _State.tracing:
+        return ""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def is_sampled(parent: str) -> bool:
+    """Whether a traceparent belongs to a trace that is recorded."""
+    return _State.tracing and parent.endswith("-01")
+
+
+def _parse(parent: str) -> SpanContext | None:
+    match = _TRACEPARENT.match(parent)
+    if match is None:
+        return None
+    return SpanContext(
+        trace_id=int(match[1], 16),
+        span_id=int(match[2], 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(match[3], 16)),
+    )
+
+
+@contextmanager
+def metrics_page(address: str) -> Iterator[None]:
+    """Serve /metrics on host:port while inside; nothing where the address is empty.
+
+    Raises:
+        RuntimeError: The port is taken.
+    """
+    if not address:
+        yield
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        server: WSGIServer
+        thread: Thread
+        server, thread = prometheus_client.start_http_server(int(port), addr=host)
+    except OSError as error:
+        raise RuntimeError(f"can't serve /metrics on {address}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+_loop_lag = prometheus_client.Gauge(
+    "webhook_loop_lag_seconds", "How much later than asked for the event loop woke up, last time it looked."
+)
+_LAG_PERIOD_S = 1.0
+
+
+async def watch_loop() -> None:
+    """Measure, for as long as it runs, how late the event loop is."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_PERIOD_S
+        await asyncio.sleep(_LAG_PERIOD_S)
+        _loop_lag.set(max(0.0, loop.time() - due))
