@@ -1,0 +1,106 @@
+# Webhook System. `make` says what there is; `make run` and `make test` are all that a newcomer needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := proto shared gateway services/security services/consumer services/intelligence services/context deploy/ops
+PROTOS := $(sort $(shell find proto/webhook -name '*.proto'))
+SERVICE_PROTOS := $(filter %_service.proto,$(PROTOS))
+BREAKING_AGAINST ?= .git\#ref=HEAD
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test install install-dev lint format gen gen-check breaking unit lock node clean \
+	bench-ingest bench-consume ledger
+
+help: ## Say what there is.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | column -t -s '|'
+
+run: install ## Start everything on this machine and print how to use it. Ctrl-C stops it.
+	@$(BIN)/python -m webhook_ops.dev
+
+demo: install ## Send signed webhooks through it and show the contexts that they become.
+	@$(BIN)/python -m webhook_ops.demo
+
+test: lint gen-check breaking unit ## Everything that a change must pass, from nothing.
+
+# --- installing -----------------------------------------------------------------------------------
+
+install: $(VENV)/installed ## Install what it takes to run, from hashed pins.
+
+install-dev: $(VENV)/installed-dev ## Install what it takes to change it.
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=python3.12, say"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/installed: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES)) | $(VENV)/bin/python
+	@echo "installing (once, about a minute)..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ./,$(PACKAGES))
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# The payloads and the model server that the tests talk to; written by others, installed beside the tests.
+node: node_modules/.installed
+node_modules/.installed: tests/package.json
+	@command -v npm >/dev/null || { echo "npm is needed for the tests: on Debian, apt-get install npm"; exit 1; }
+	@mkdir -p node_modules && cp tests/package.json node_modules/.package.json
+	@npm install --silent --no-package-lock --no-save --prefix . $$($(PYTHON) -c 'import json;print(" ".join(f"{k}@{v}" for k,v in json.load(open("tests/package.json"))["devDependencies"].items()))')
+	@touch $@
+
+lock: ## Pin anew what is installed (needs uv).
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links $(addprefix --no-emit-package webhook-,proto shared gateway security consumer intelligence context ops) \
+		$(addsuffix /pyproject.toml,$(PACKAGES)) deploy/build.in -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links --no-deps deploy/weights.in >> requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
+
+# --- checking -------------------------------------------------------------------------------------
+
+lint: install-dev ## Style, types, contracts, import floors.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy
+
+format: install-dev ## Put everything into shape.
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/buf format --write
+
+gen: install-dev ## Generate the code of the contracts.
+	@rm -rf proto/gen && mkdir -p proto/gen
+	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto/gen \
+		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --mypy_out=quiet:proto/gen $(PROTOS)
+	@$(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=proto/gen \
+		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:proto/gen $(SERVICE_PROTOS)
+
+gen-check: gen ## Refuse generated code that does not match its contract.
+	@test -z "$$(git status --porcelain proto/gen)" || { git status --short proto/gen; echo "proto/gen differs from the contracts: commit what make gen made"; exit 1; }
+
+breaking: install-dev ## Refuse a change that would break those who use a contract.
+	@$(BIN)/buf breaking --against '$(BREAKING_AGAINST)'
+
+unit: install-dev node ## Every test.
+	@$(BIN)/pytest
+
+# --- measuring ------------------------------------------------------------------------------------
+
+bench-ingest: install-dev node ## Webhooks per second at the door, beside a plain receiver.
+	@$(BIN)/python -m tests.bench.ingest
+
+bench-consume: install-dev node ## Events per second out of the queue.
+	@$(BIN)/python -m tests.bench.consume
+
+ledger: install-dev ## Kill everything under load and account for each acknowledged event.
+	@$(BIN)/python -m tests.ledger
+
+clean: ## Remove what was built; var/ (your data) stays.
+	rm -rf $(VENV) node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
