@@ -6,10 +6,9 @@ BIN := $(VENV)/bin
 PACKAGES := proto shared gateway services/security services/consumer services/intelligence services/context deploy/ops
 PROTOS := $(sort $(shell find proto/webhook -name '*.proto'))
 SERVICE_PROTOS := $(filter %_service.proto,$(PROTOS))
-BREAKING_AGAINST ?= .git\#ref=HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test install install-dev lint format gen gen-check breaking unit lock node clean \
+.PHONY: help run demo test install install-dev lint format gen gen-check breaking release-contracts unit lock node clean \
 	bench-ingest bench-consume ledger
 
 help: ## Say what there is.
@@ -47,7 +46,7 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
 node: node_modules/.installed
 node_modules/.installed: tests/package.json
 	@command -v npm >/dev/null || { echo "npm is needed for the tests: on Debian, apt-get install npm"; exit 1; }
-	@mkdir -p node_modules && cp tests/package.json node_modules/.package.json
+	@mkdir -p node_modules
 	@npm install --silent --no-package-lock --no-save --prefix . $$($(PYTHON) -c 'import json;print(" ".join(f"{k}@{v}" for k,v in json.load(open("tests/package.json"))["devDependencies"].items()))')
 	@touch $@
 
@@ -85,8 +84,11 @@ gen: install-dev ## Generate the code of the contracts.
 gen-check: gen ## Refuse generated code that does not match its contract.
 	@test -z "$$(git status --porcelain proto/gen)" || { git status --short proto/gen; echo "proto/gen differs from the contracts: commit what make gen made"; exit 1; }
 
-breaking: install-dev ## Refuse a change that would break those who use a contract.
-	@$(BIN)/buf breaking --against '$(BREAKING_AGAINST)'
+breaking: install-dev ## Refuse a change that would break those who use a released contract.
+	@$(BIN)/buf breaking --against proto/released.binpb
+
+release-contracts: install-dev ## Make the contracts as they are now the ones that may not break.
+	@$(BIN)/buf build --output proto/released.binpb
 
 unit: install-dev node ## Every test.
 	@$(BIN)/pytest

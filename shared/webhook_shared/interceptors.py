@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -129,7 +128,5 @@ def _as_service_error(method: str, error: Exception) -> ServiceError:
         raise error
     if isinstance(error, UnicodeError):
         return InvalidArgument("a text is not valid Unicode", reason="TEXT_INVALID")
-    # An exception's text may quote what it was given, so neither the caller nor the log gets it.
-    stack = "".join(traceback.format_tb(error.__traceback__))
-    log.error("rpc.failed", method=method, error=type(error).__name__, stack=stack)
+    log.error("rpc.failed", method=method, exc_info=error)
     return Internal()

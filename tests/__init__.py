@@ -1,0 +1,1 @@
+"""What crosses services: the whole path, hostile input, faults, the ledger, the house rules."""
