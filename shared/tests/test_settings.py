@@ -109,11 +109,11 @@ def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
         Example.load(file=tmp_path / "none.yaml", environ={})
 
 
-def test_secrets_come_from_files_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("from-file\n", encoding="utf-8")
-    monkeypatch.setenv("SOME_SECRET", "from-env")
     for reference, expected in ((f"file:{tmp_path}/secret", "from-file"), ("env:SOME_SECRET", "from-env")):
-        settings = load(tmp_path, f"webhook: {{redis: {{password: '{reference}'}}}}")
+        text = f"webhook: {{redis: {{password: '{reference}'}}}}"
+        settings = load(tmp_path, text, SOME_SECRET="from-env")
         assert settings.webhook.redis.password.get_secret_value() == expected
     assert "is not set" in problems(tmp_path, "webhook: {redis: {password: 'env:NO_SUCH'}}")[0]
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import grpc
 from grpc.aio import ClientCallDetails
-from opentelemetry.instrumentation.grpc import aio_client_interceptors
 from pydantic import SecretStr
 
 from webhook_shared import telemetry
-from webhook_shared.server import LARGEST_MESSAGE_BYTES
 
+LARGEST_MESSAGE_BYTES = 64 * 2**20
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -90,6 +89,10 @@ async def connected(address: str, *, key: SecretStr, deadline_s: float) -> Async
     """
     interceptors: list[Any] = [_SignedUnary(key, deadline_s), _SignedStream(key, deadline_s)]
     if telemetry.tracing_is_on():
+        from opentelemetry.instrumentation.grpc import (  # noqa: PLC0415  # slow to import, rarely needed
+            aio_client_interceptors,
+        )
+
         interceptors = [*aio_client_interceptors(), *interceptors]  # type: ignore[no-untyped-call]  # untyped library
     target = address if "://" in address else f"dns:///{address}"
     async with grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=interceptors) as channel:

@@ -14,6 +14,7 @@ import uvloop
 
 from webhook_shared import settings as configuration
 from webhook_shared import telemetry
+from webhook_shared.tasks import ended
 
 log = structlog.get_logger()
 
@@ -48,9 +49,13 @@ def run(
             page = process.metrics_address if observability.metrics.enabled else ""
             with telemetry.metrics_page(page):
                 uvloop.run(_until_signal(running(settings)))
-    except (ValueError, RuntimeError) as error:
+    except (_NotStarted, telemetry.PageError) as error:
         _refuse(service, [str(error)])
     sys.exit(0)
+
+
+class _NotStarted(Exception):
+    """What the service needs is not there or not usable; the text says what to do."""
 
 
 async def _until_signal(running: AbstractAsyncContextManager[object]) -> None:
@@ -76,8 +81,12 @@ async def _until_signal(running: AbstractAsyncContextManager[object]) -> None:
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+    except (ValueError, RuntimeError) as error:
+        if up.is_set():
+            raise
+        raise _NotStarted(str(error)) from error
     finally:
-        lag.cancel()
+        await ended([lag])
     log.info("process.stopped")
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
+import hiredis
 import redis.asyncio as redis
 import structlog
 from redis.asyncio.retry import Retry
@@ -94,7 +95,7 @@ def connect(settings: RedisSection, *, block_s: float = 0) -> Client:
         master: Client = sentinel.master_for(settings.master_name)
         return master
     host, port = _host_and_port(settings.addresses[0])
-    pool_kind = redis.SSLConnection if settings.tls_enabled else redis.Connection
+    pool_kind = _PackedSSLConnection if settings.tls_enabled else _PackedConnection
     options.pop("ssl", None)
     pool = redis.BlockingConnectionPool(
         connection_class=pool_kind,
@@ -105,6 +106,25 @@ def connect(settings: RedisSection, *, block_s: float = 0) -> Client:
         **options,
     )
     return redis.Redis.from_pool(pool)
+
+
+class _Packed:
+    """Commands are put together by hiredis; redis-py's asyncio connections do that in Python."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        head = args[0].encode() if isinstance(args[0], str) else args[0]
+        return [hiredis.pack_command((*head.split(), *args[1:]) if b" " in head else args)]
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        return [part for command in commands for part in self.pack_command(*command)]
+
+
+class _PackedConnection(_Packed, redis.Connection):
+    pass
+
+
+class _PackedSSLConnection(_Packed, redis.SSLConnection):
+    pass
 
 
 def _tls(settings: RedisSection) -> dict[str, Any]:

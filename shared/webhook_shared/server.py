@@ -12,15 +12,15 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 
 from webhook_shared import telemetry
+from webhook_shared.channel import LARGEST_MESSAGE_BYTES
 from webhook_shared.identity import Authenticator, Role
 from webhook_shared.interceptors import Guarded
+from webhook_shared.tasks import ended
 
 log = structlog.get_logger()
 
-LARGEST_MESSAGE_BYTES = 64 * 2**20
 PROBE_PERIOD_S = 1.0
 PROBE_TIMEOUT_S = 2.0
 _OPTIONS = (
@@ -85,6 +85,11 @@ async def serving(
     """
     interceptors: list[grpc.aio.ServerInterceptor] = [Guarded(authenticator, partial(_role_of, services))]
     if telemetry.tracing_is_on():
+        from opentelemetry.instrumentation.grpc import (  # noqa: PLC0415  # slow to import, rarely needed
+            aio_server_interceptor,
+            filters,
+        )
+
         traced: grpc.aio.ServerInterceptor = aio_server_interceptor(  # type: ignore[no-untyped-call]
             filter_=filters.negate(filters.health_check())
         )
@@ -108,8 +113,7 @@ async def serving(
     try:
         yield port
     finally:
-        prober.cancel()
-        await asyncio.gather(prober, return_exceptions=True)
+        await ended([prober])
         await checks.enter_graceful_shutdown()
         await server.stop(drain_s)
 

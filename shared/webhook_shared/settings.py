@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -37,7 +38,12 @@ _REFERENCE = re.compile(
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = re.compile(r"^(\d+)\s*(B|KB|KiB|MB|MiB|GB|GiB)?$")
+_FLAGS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 _BYTE_UNITS = {"B": 1, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+
+
+# What `env:NAME` refers to: the environment of the settings that were loaded last.
+_environment: ContextVar[Mapping[str, str]] = ContextVar("environment")
 
 
 class SettingsError(Exception):
@@ -107,15 +113,21 @@ def read_secret(reference: str) -> str:
     """
     kind, _, where = reference.partition(":")
     if kind == "env" and where:
-        if where not in os.environ:
+        environment = _environment.get(os.environ)
+        if where not in environment:
             raise ValueError(f"environment variable {where} is not set")
-        return os.environ[where]
+        return environment[where]
     if kind == "file" and where:
         try:
             return Path(where).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"file {where} can't be read ({type(error).__name__})") from None
     raise ValueError("a secret does not stand in the file itself: write env:NAME or file:PATH")
+
+
+def _parse_flag(value: object) -> object:
+    # A Literal takes no text for a truth value, and an environment has nothing else.
+    return _FLAGS.get(value.strip().lower(), value) if isinstance(value, str) else value
 
 
 def _split_list(value: object) -> object:
@@ -200,7 +212,7 @@ class RedisSection(Section):
 class EncryptionSection(Section):
     """`webhook.encryption`: how stored events and contexts are sealed."""
 
-    enabled: Literal[True] = setting(
+    enabled: Annotated[Literal[True], BeforeValidator(_parse_flag)] = setting(
         True,
         env="WEBHOOK_ENCRYPTION_ENABLED",
         description="Everything stored is sealed; there is no way to switch that off.",
@@ -343,6 +355,7 @@ class Settings(BaseSettings):
             SettingsError: With everything that is wrong.
         """
         environment = os.environ if environ is None else environ
+        _environment.set(environment)
         problems: list[str] = []
         tree = read_file(config_file(file, environment), environment, owned_by(cls), problems)
         merged = _merge(tree, from_environment(cls, environment))

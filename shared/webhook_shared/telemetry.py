@@ -20,11 +20,6 @@ from wsgiref.simple_server import WSGIServer
 import prometheus_client
 import structlog
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanContext, TraceFlags
 
 from webhook_shared.settings import LoggingSection, TracingSection
@@ -118,14 +113,7 @@ def tracing(service: str, settings: TracingSection) -> Iterator[None]:
     if not (settings.enabled and settings.endpoint):
         yield
         return
-    provider = TracerProvider(
-        resource=Resource.create({SERVICE_NAME: f"{settings.service_name or 'webhook'}-{service}"}),
-        sampler=ParentBased(TraceIdRatioBased(settings.sampling_rate)),
-    )
-    exporter = OTLPSpanExporter(
-        endpoint=settings.endpoint, insecure=not settings.endpoint.startswith("https")
-    )
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    provider = _exporting(f"{settings.service_name or 'webhook'}-{service}", settings)
     trace.set_tracer_provider(provider)
     _State.tracing = True
     try:
@@ -133,6 +121,27 @@ def tracing(service: str, settings: TracingSection) -> Iterator[None]:
     finally:
         _State.tracing = False
         provider.shutdown()
+
+
+def _exporting(service: str, settings: TracingSection) -> Any:
+    # Slow to import, and needed only where traces are made.
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased  # noqa: PLC0415
+
+    provider = TracerProvider(
+        resource=Resource.create({SERVICE_NAME: service}),
+        sampler=ParentBased(TraceIdRatioBased(settings.sampling_rate)),
+    )
+    exporter = OTLPSpanExporter(
+        endpoint=settings.endpoint, insecure=not settings.endpoint.startswith("https")
+    )
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider
 
 
 def tracing_is_on() -> bool:
@@ -173,7 +182,11 @@ def traceparent() -> str:
 
 def is_sampled(parent: str) -> bool:
     """Whether a traceparent belongs to a trace that is recorded."""
-    return _State.tracing and parent.endswith("-01")
+    if not _State.tracing:
+        return False
+    match = _TRACEPARENT.match(parent)
+    # A mask: the other flags say other things, such as that the trace id is random.
+    return match is not None and bool(int(match[3], 16) & TraceFlags.SAMPLED)
 
 
 def _parse(parent: str) -> SpanContext | None:
@@ -188,12 +201,16 @@ def _parse(parent: str) -> SpanContext | None:
     )
 
 
+class PageError(Exception):
+    """The page can't be served."""
+
+
 @contextmanager
 def metrics_page(address: str) -> Iterator[None]:
     """Serve /metrics on host:port while inside; nothing where the address is empty.
 
     Raises:
-        RuntimeError: The port is taken.
+        PageError: The port is taken.
     """
     if not address:
         yield
@@ -204,7 +221,7 @@ def metrics_page(address: str) -> Iterator[None]:
         thread: Thread
         server, thread = prometheus_client.start_http_server(int(port), addr=host)
     except OSError as error:
-        raise RuntimeError(f"can't serve /metrics on {address}: {error.strerror}") from None
+        raise PageError(f"can't serve /metrics on {address}: {error.strerror}") from None
     try:
         yield
     finally:

@@ -1,0 +1,53 @@
+"""The errors that callers of the context store can meet."""
+
+from __future__ import annotations
+
+import grpc
+from webhook_shared.errors import (
+    Aborted,
+    FailedPrecondition,
+    Internal,
+    NotFound,
+    ServiceError,
+    Unavailable,
+)
+from webhook_shared.redis import REDIS_TROUBLE
+
+
+def not_found(context_id: str) -> NotFound:
+    """There is no such context for this tenant, or it is deleted."""
+    return NotFound("CONTEXT_NOT_FOUND", "there is no such context", context_id=context_id)
+
+
+def deleted(context_id: str) -> FailedPrecondition:
+    """The context was deleted; it takes no more events."""
+    return FailedPrecondition("CONTEXT_DELETED", "the context was deleted", context_id=context_id)
+
+
+def etag_mismatch(context_id: str, etag: str) -> Aborted:
+    """Somebody else changed the context; `etag` is the one it has now."""
+    return Aborted(
+        "ETAG_MISMATCH", "the context has changed: read it again", context_id=context_id, etag=etag
+    )
+
+
+def keys_destroyed() -> FailedPrecondition:
+    """All that the tenant ever stored is unreadable, on purpose; nothing new is taken."""
+    return FailedPrecondition("TENANT_KEYS_DESTROYED", "the tenant's keys have been destroyed")
+
+
+def unreadable(context_id: str) -> ServiceError:
+    """The stored bytes are not what was stored: damaged, swapped, or their key is gone."""
+    return ServiceError(
+        grpc.StatusCode.DATA_LOSS,
+        "CONTEXT_UNREADABLE",
+        "the stored context can't be opened",
+        metadata={"context_id": context_id},
+    )
+
+
+def of_item(error: BaseException) -> ServiceError:
+    """What one item of a batch answers where Redis answered it with an error."""
+    if isinstance(error, REDIS_TROUBLE):
+        return Unavailable("STORE_UNREACHABLE", "the store can't take this now; try again")
+    return Internal()

@@ -1,0 +1,34 @@
+"""The names of everything in Redis.
+
+All keys of one context share a hash slot: the braces around tenant and id are the tag. Ids come from
+senders, so what has a meaning in a key is escaped, and no two contexts can meet in one key.
+"""
+
+from __future__ import annotations
+
+TENANTS = "ctxtenants"
+"""SET of every tenant that has or had a context."""
+
+CHANGES = "context-changes"
+"""STREAM of (tenant, context id, version), for the search indexes of all replicas."""
+
+ENRICHMENT = "webhook-enrichment"
+"""STREAM of contexts that wait for enrichment; the consumer reads it."""
+
+_IN_TENANT = str.maketrans({"%": "%25", ":": "%3A", "{": "%7B", "}": "%7D"})
+_IN_ID = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
+
+
+def context(tenant: str, context_id: str) -> str:
+    """HASH: the truth of one context."""
+    return f"ctx:{{{tenant.translate(_IN_TENANT)}:{context_id.translate(_IN_ID)}}}"
+
+
+def order(tenant: str, context_id: str) -> str:
+    """LIST: the ids of its events in the order of arrival."""
+    return f"{context(tenant, context_id)}:order"
+
+
+def index(tenant: str) -> str:
+    """ZSET: context ids by the time of their last change, Unix milliseconds."""
+    return f"ctxidx:{{{tenant.translate(_IN_TENANT)}}}"

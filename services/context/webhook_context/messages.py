@@ -1,0 +1,216 @@
+"""The contract's messages, checked and turned into the domain's words, and back."""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from webhook.context.v1 import context_pb2 as pb
+from webhook.context.v1.context_service_pb2 import (
+    Append,
+    ContextFilter,
+    SearchContextsRequest,
+    UpdateContextRequest,
+)
+from webhook_shared.errors import InvalidArgument
+
+from webhook_context.contexts import Change, Context, Entry, Filter, event_as_of
+from webhook_context.index import Model, Query
+
+LONGEST_CONTEXT_ID = 1024
+LONGEST_EVENT_ID = 256
+LONGEST_NAME = 256
+LONGEST_TEXT_BYTES = 16 * 1024
+LONGEST_SUMMARY_BYTES = 64 * 1024
+LONGEST_QUERY_BYTES = 4 * 1024
+LARGEST_DIMENSION = 8192
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+UPDATABLE = frozenset({"title", "labels", "enrichment"})
+
+
+def entry(tenant: str, append: Append) -> Entry:
+    """An append as it goes into the store. Takes the payload out of the message.
+
+    Raises:
+        InvalidArgument: With the fields that are wrong.
+    """
+    event = append.event
+    wrong = _names(context_id=append.context_id, tool=append.tool, tenant=tenant)
+    wrong |= _name("kind", append.kind, LONGEST_NAME, may_be_empty=True)
+    wrong |= _name("event.event_id", event.event_id, LONGEST_EVENT_ID)
+    as_of = event_as_of(event)
+    if as_of.time_us <= 0:
+        wrong["event.occurred_time"] = "is needed, or received_time"
+    if len(event.text.encode()) > LONGEST_TEXT_BYTES:
+        wrong["event.text"] = "is longer than 16 KiB"
+    _refuse(wrong)
+    payload = event.payload
+    event.ClearField("payload")
+    traceparent = append.traceparent
+    append.ClearField("traceparent")
+    return Entry(
+        tenant=tenant,
+        context_id=append.context_id,
+        event_id=event.event_id,
+        tool=append.tool,
+        kind=append.kind,
+        as_of=as_of,
+        record=append.SerializeToString(),
+        payload=payload,
+        traceparent=traceparent,
+    )
+
+
+def context(found: Context) -> pb.Context:
+    """A context as the contract has it."""
+    facts = found.facts
+    return pb.Context(
+        context_id=found.context_id,
+        tenant=found.tenant,
+        tool=facts.word("tool"),
+        kind=facts.word("kind"),
+        title=facts.word("title"),
+        url=facts.word("url"),
+        state=facts.word("state"),
+        labels=facts.labels.value,
+        actors=facts.recent_actors(),
+        links=[pb.Link(relation=link.relation, context_id=link.context_id) for link in facts.recent_links()],
+        event_count=found.event_count,
+        events=found.events,
+        enrichment=found.enrichment,
+        tier=found.tier,
+        version=found.version,
+        etag=found.etag,
+        create_time=_timestamp(found.create_ms),
+        update_time=_timestamp(found.update_ms),
+    )
+
+
+def change(tenant: str, request: UpdateContextRequest) -> Change:
+    """What an update asks for.
+
+    Raises:
+        InvalidArgument: With the fields that are wrong.
+    """
+    given, paths = request.context, frozenset(request.update_mask.paths)
+    wrong = _names(context_id=given.context_id)
+    if not paths or paths - UPDATABLE:
+        wrong["update_mask"] = "must name one or more of title, labels, enrichment"
+    if request.request_id and not _is_uuid(request.request_id):
+        wrong["request_id"] = "must be a UUID"
+    if "enrichment" in paths:
+        wrong |= _enrichment_faults(given.enrichment)
+    _refuse(wrong)
+    enrichment = None
+    if "enrichment" in paths:
+        enrichment = pb.Enrichment()
+        enrichment.CopyFrom(given.enrichment)
+        enrichment.update_time.GetCurrentTime()
+    return Change(
+        tenant=tenant,
+        context_id=given.context_id,
+        etag=request.etag,
+        request_id=request.request_id.lower(),
+        title=given.title if "title" in paths else None,
+        labels=tuple(given.labels) if "labels" in paths else None,
+        enrichment=enrichment,
+    )
+
+
+def _enrichment_faults(enrichment: pb.Enrichment) -> dict[str, str]:
+    wrong: dict[str, str] = {}
+    if not 0 <= enrichment.importance <= 1:
+        wrong["context.enrichment.importance"] = "must be 0 to 1"
+    if len(enrichment.summary.encode()) > LONGEST_SUMMARY_BYTES:
+        wrong["context.enrichment.summary"] = "is longer than 64 KiB"
+    if len(enrichment.vector) and len(enrichment.vector) != enrichment.embedding_model.dimension:
+        wrong["context.enrichment.vector"] = "must have as many numbers as embedding_model.dimension says"
+    if len(enrichment.vector) > LARGEST_DIMENSION or not all(map(math.isfinite, enrichment.vector)):
+        wrong["context.enrichment.vector"] = f"must be at most {LARGEST_DIMENSION} finite numbers"
+    return wrong
+
+
+def wanted(given: ContextFilter) -> Filter:
+    """Which contexts to show."""
+    return Filter(
+        tools=frozenset(given.tools),
+        kinds=frozenset(given.kinds),
+        labels=frozenset(given.labels),
+        updated_after_ms=given.updated_after.ToMilliseconds() if given.HasField("updated_after") else None,
+        # A bound inside a millisecond still admits what changed in that millisecond's beginning.
+        updated_before_ms=-(-given.updated_before.ToMicroseconds() // 1000)
+        if given.HasField("updated_before")
+        else None,
+        min_importance=given.min_importance,
+    )
+
+
+def query(request: SearchContextsRequest) -> Query:
+    """What to look for.
+
+    Raises:
+        InvalidArgument: With the fields that are wrong.
+    """
+    wrong: dict[str, str] = {}
+    if not request.query.strip() and not request.query_vector:
+        wrong["query"] = "is needed, or query_vector"
+    if len(request.query.encode()) > LONGEST_QUERY_BYTES:
+        wrong["query"] = "is longer than 4 KiB"
+    if len(request.query_vector) > LARGEST_DIMENSION or not all(map(math.isfinite, request.query_vector)):
+        wrong["query_vector"] = f"must be at most {LARGEST_DIMENSION} finite numbers"
+    if request.query_vector and not request.HasField("query_model"):
+        wrong["query_model"] = "is needed with query_vector"
+    _refuse(wrong)
+    if not request.query_vector:
+        return Query(request.query)
+    model = request.query_model
+    # The numbers themselves say the dimension: a vector of another length is of another model.
+    vector = list(request.query_vector)
+    return Query(request.query, Model(model.provider, model.name, len(vector)), vector)
+
+
+def context_id_faults(context_id: str) -> None:
+    """Refuse what can't be a context's id.
+
+    Raises:
+        InvalidArgument: It is empty, too long or has control characters.
+    """
+    _refuse(_names(context_id=context_id))
+
+
+def _names(**names: str) -> dict[str, str]:
+    wrong: dict[str, str] = {}
+    for field, value in names.items():
+        wrong |= _name(field, value, LONGEST_CONTEXT_ID if field == "context_id" else LONGEST_NAME)
+    return wrong
+
+
+def _name(field: str, value: str, longest: int, *, may_be_empty: bool = False) -> dict[str, str]:
+    if not value and not may_be_empty:
+        return {field: "is needed"}
+    if len(value) > longest:
+        return {field: f"is longer than {longest} characters"}
+    if _CONTROL.search(value):
+        return {field: "has control characters"}
+    return {}
+
+
+def _refuse(wrong: dict[str, str]) -> None:
+    if wrong:
+        faults = "; ".join(f"{field} {fault}" for field, fault in wrong.items())
+        raise InvalidArgument(faults, fields=wrong)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def _timestamp(unix_ms: int) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromMilliseconds(unix_ms)
+    return stamp

@@ -1,0 +1,59 @@
+-- Adds one event to its context: once, however often it is called; in any order with others.
+-- KEYS: the context, the order of its events.
+-- ARGV: event id | sealed event | sealed payload or '' | as-of time in microseconds | tool | kind.
+-- Returns {outcome, version, last change in ms, events not yet folded, epoch to enqueue or 0};
+-- outcome: 2 created, 1 appended, 0 was there, -1 the context is deleted.
+
+-- An enrichment that was asked for and did not come for so long is asked for again.
+local REQUEUE_AFTER_MS = 10 * 60 * 1000
+
+local held = redis.call('HMGET', KEYS[1], 'deleted', 'version', 'count', 'folded', 'updated',
+  'dirty', 'queued', 'queued_at', 'kind_as_of')
+if held[1] then
+  return {-1, tonumber(held[2]), 0, 0, 0}
+end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local version, count = tonumber(held[2] or 0), tonumber(held[3] or 0)
+local updated = tonumber(held[5] or 0)
+local dirty, outcome = held[6], 0
+
+if redis.call('HSETNX', KEYS[1], 'e:' .. ARGV[1], ARGV[2]) == 1 then
+  outcome = 1
+  version, count = version + 1, count + 1
+  updated = math.max(updated, now)
+  local fields = {'version', version, 'count', count, 'updated', updated}
+  if version == 1 then
+    outcome = 2
+    fields[#fields + 1] = 'created'
+    fields[#fields + 1] = now
+    fields[#fields + 1] = 'tier'
+    fields[#fields + 1] = 'hot'
+  end
+  if ARGV[3] ~= '' then
+    fields[#fields + 1] = 'p:' .. ARGV[1]
+    fields[#fields + 1] = ARGV[3]
+  end
+  if not held[9] or tonumber(ARGV[4]) > tonumber(held[9]) then
+    -- For filters only; the sealed events say what holds.
+    for _, name in ipairs({{'tool', ARGV[5]}, {'kind', ARGV[6]}, {'kind_as_of', ARGV[4]}}) do
+      fields[#fields + 1] = name[1]
+      fields[#fields + 1] = name[2]
+    end
+  end
+  if not dirty then
+    -- The version that made it dirty names this bout of dirtiness: a late mark for an earlier one
+    -- can't silence this one.
+    dirty = tostring(version)
+    fields[#fields + 1] = 'dirty'
+    fields[#fields + 1] = dirty
+  end
+  redis.call('HSET', KEYS[1], unpack(fields))
+  redis.call('RPUSH', KEYS[2], ARGV[1])
+end
+
+local epoch = 0
+if dirty and (held[7] ~= dirty or now - tonumber(held[8] or 0) > REQUEUE_AFTER_MS) then
+  epoch = tonumber(dirty)
+end
+return {outcome, version, updated, count - tonumber(held[4] or 0), epoch}

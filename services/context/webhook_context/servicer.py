@@ -1,0 +1,200 @@
+"""`webhook.context.v1.ContextService`: messages in, messages out; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import grpc
+from webhook.context.v1 import context_service_pb2 as pb
+from webhook.context.v1.context_service_pb2_grpc import ContextServiceServicer
+from webhook.status.v1.status_pb2 import ItemStatus
+from webhook_shared.errors import InvalidArgument, ResourceExhausted, ServiceError, item_status
+from webhook_shared.identity import Caller, caller
+
+from webhook_context import errors, messages
+from webhook_context.appending import Appending
+from webhook_context.assembly import View
+from webhook_context.contexts import Appended, Context, Entry
+from webhook_context.index import Hit
+from webhook_context.listing import Listing
+from webhook_context.search import Search
+from webhook_context.store_redis import RedisContexts
+from webhook_context.updating import Updating
+
+MOST_APPENDS = 1000
+MOST_GETS = 256
+USUAL_EVENTS, MOST_EVENTS = 20, 1000
+USUAL_PAGE, MOST_PAGE = 50, 500
+USUAL_MATCHES, MOST_MATCHES = 10, 100
+FARTHEST_MATCH = 1000
+LARGEST_PAYLOADS_BYTES = 48 * 2**20
+"""Of one response; a message of 64 MiB is the most that a channel carries."""
+
+_Call = grpc.aio.ServicerContext[Any, Any]
+
+
+class ContextServicer(ContextServiceServicer):
+    """Serves contexts to whoever the interceptors let through."""
+
+    def __init__(
+        self,
+        *,
+        store: RedisContexts,
+        appending: Appending,
+        updating: Updating,
+        listing: Listing,
+        search: Search,
+    ) -> None:
+        self._store = store
+        self._appending = appending
+        self._updating = updating
+        self._listing = listing
+        self._search = search
+
+    async def AppendEvents(self, request: pb.AppendEventsRequest, context: _Call) -> pb.AppendEventsResponse:
+        """Per item, so that one that is wrong never fails its neighbours."""
+        _check_count("appends", len(request.appends), MOST_APPENDS)
+        who = caller()
+        checked = [_checked(who, append) for append in request.appends]
+        entries = [one for one in checked if isinstance(one, Entry)]
+        results = iter(await self._appending.append(entries))
+        return pb.AppendEventsResponse(
+            results=[_result(next(results) if isinstance(one, Entry) else one) for one in checked]
+        )
+
+    async def GetContext(self, request: pb.GetContextRequest, context: _Call) -> pb.GetContextResponse:
+        """One context."""
+        tenant = caller().tenant(request.tenant)
+        messages.context_id_faults(request.context_id)
+        found = await self._store.read_one(tenant, request.context_id, _view(request))
+        _check_size([found])
+        return pb.GetContextResponse(context=messages.context(found))
+
+    async def BatchGetContexts(
+        self, request: pb.BatchGetContextsRequest, context: _Call
+    ) -> pb.BatchGetContextsResponse:
+        """Many contexts, each with a status of its own."""
+        _check_count("context_ids", len(request.context_ids), MOST_GETS)
+        tenant = caller().tenant(request.tenant)
+        found = await self._store.read(tenant, request.context_ids, _view(request))
+        _check_size([one for one in found if isinstance(one, Context)])
+        return pb.BatchGetContextsResponse(
+            results=[_got(asked, one) for asked, one in zip(request.context_ids, found, strict=True)]
+        )
+
+    async def ListContexts(self, request: pb.ListContextsRequest, context: _Call) -> pb.ListContextsResponse:
+        """A page, the newest change first."""
+        tenant = caller().tenant(request.tenant)
+        size = _size(request.page_size, USUAL_PAGE, MOST_PAGE)
+        page = await self._listing.page(tenant, messages.wanted(request.filter), size, request.page_token)
+        return pb.ListContextsResponse(
+            contexts=[messages.context(one) for one in page.contexts], next_page_token=page.next_token
+        )
+
+    async def SearchContexts(
+        self, request: pb.SearchContextsRequest, context: _Call
+    ) -> pb.SearchContextsResponse:
+        """A page of matches, best first."""
+        tenant = caller().tenant(request.tenant)
+        query, wanted = messages.query(request), messages.wanted(request.filter)
+        first, size = _offset(request.page_token), _size(request.page_size, USUAL_MATCHES, MOST_MATCHES)
+        hits = await self._search.search(tenant, query, wanted, first + size + 1)
+        shown = hits[first : first + size]
+        found = await self._store.read(tenant, [hit.context_id for hit in shown], View())
+        more = len(hits) > first + size and first + size < FARTHEST_MATCH
+        return pb.SearchContextsResponse(
+            matches=[
+                _match(hit, one) for hit, one in zip(shown, found, strict=True) if isinstance(one, Context)
+            ],
+            next_page_token=_offset_token(first + size) if more else "",
+        )
+
+    async def UpdateContext(
+        self, request: pb.UpdateContextRequest, context: _Call
+    ) -> pb.UpdateContextResponse:
+        """Compare and set."""
+        tenant = caller().tenant(request.context.tenant)
+        updated = await self._updating.update(messages.change(tenant, request))
+        return pb.UpdateContextResponse(context=messages.context(updated))
+
+    async def DeleteContext(
+        self, request: pb.DeleteContextRequest, context: _Call
+    ) -> pb.DeleteContextResponse:
+        """Only a tombstone stays."""
+        tenant = caller().tenant(request.tenant)
+        messages.context_id_faults(request.context_id)
+        await self._updating.delete(tenant, request.context_id, request.etag)
+        return pb.DeleteContextResponse()
+
+
+def _checked(who: Caller, append: pb.Append) -> Entry | ServiceError:
+    try:
+        return messages.entry(who.tenant(append.tenant), append)
+    except ServiceError as error:
+        return error
+
+
+def _result(result: Appended | ServiceError) -> pb.AppendResult:
+    if isinstance(result, Appended):
+        return pb.AppendResult(duplicate=result.duplicate, version=result.version, status=ItemStatus())
+    return pb.AppendResult(status=ItemStatus(**item_status(result)))
+
+
+def _got(context_id: str, found: Context | ServiceError | None) -> pb.BatchGetResult:
+    if isinstance(found, Context):
+        return pb.BatchGetResult(context=messages.context(found), status=ItemStatus())
+    return pb.BatchGetResult(status=ItemStatus(**item_status(found or errors.not_found(context_id))))
+
+
+def _match(hit: Hit, found: Context) -> pb.Match:
+    return pb.Match(
+        context=messages.context(found), score=hit.score, similarity=hit.similarity, highlight=hit.highlight
+    )
+
+
+def _view(request: pb.GetContextRequest | pb.BatchGetContextsRequest) -> View:
+    asked = request.max_events
+    if asked < -1 or asked > MOST_EVENTS:
+        raise InvalidArgument(
+            f"max_events must be -1 to {MOST_EVENTS}", fields={"max_events": f"must be -1 to {MOST_EVENTS}"}
+        )
+    return View(
+        events=USUAL_EVENTS if asked == 0 else max(asked, 0),
+        payloads=request.include_payloads,
+        vector=request.include_vector,
+    )
+
+
+def _check_count(field: str, count: int, most: int) -> None:
+    if not 1 <= count <= most:
+        raise InvalidArgument(f"{field} must be 1 to {most}", fields={field: f"must be 1 to {most}"})
+
+
+def _check_size(found: list[Context]) -> None:
+    size = sum(len(event.payload) for one in found for event in one.events)
+    if size > LARGEST_PAYLOADS_BYTES:
+        raise ResourceExhausted("RESPONSE_TOO_LARGE", "too many payloads for one response: ask for fewer")
+
+
+def _size(asked: int, usual: int, most: int) -> int:
+    if asked < 0:
+        raise InvalidArgument("page_size must not be negative", fields={"page_size": "must not be negative"})
+    return min(asked or usual, most)
+
+
+def _offset_token(offset: int) -> str:
+    return base64.urlsafe_b64encode(str(offset).encode()).decode()
+
+
+def _offset(token: str) -> int:
+    if not token:
+        return 0
+    try:
+        offset = int(base64.urlsafe_b64decode(token.encode()))
+    except (binascii.Error, ValueError):
+        offset = -1
+    if not 0 < offset <= FARTHEST_MATCH:
+        raise InvalidArgument("the page token is not one of ours", fields={"page_token": "is unknown"})
+    return offset

@@ -1,0 +1,313 @@
+"""Contexts in Redis: every write one script in one slot, every read one instant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import structlog
+from webhook_shared.envelope import EnvelopeError, Keyring, UnknownKey
+from webhook_shared.errors import ServiceError
+from webhook_shared.redis import Client, Script
+
+from webhook_context import errors, keys
+from webhook_context.assembly import View, assemble
+from webhook_context.contexts import Appended, Change, Context, Entry, etag, parse_etag
+from webhook_context.records import Records
+
+log = structlog.get_logger()
+
+REMEMBERED_REQUESTS = 32
+UPDATE_ATTEMPTS = 20
+READ_AT_ONCE = 64
+SCAN_AT_ONCE = 1000
+SEALED_BEFORE_YIELD = 32
+LARGE_PAYLOAD_BYTES = 256 * 1024
+"""Larger ones are compressed and sealed in a thread, so that other calls go on meanwhile."""
+
+
+class Outside(NamedTuple):
+    """What of a context can be told without opening it."""
+
+    tool: str
+    kind: str
+    importance: float
+    dirty: bool
+    has_vector: bool
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A context in the list of its tenant."""
+
+    context_id: str
+    update_ms: int
+
+
+class RedisContexts:
+    """All contexts of all tenants.
+
+    Every method raises REDIS_TROUBLE where Redis can't be reached.
+    """
+
+    def __init__(self, client: Client, keyring: Keyring) -> None:
+        self._client = client
+        self._keyring = keyring
+        self._records = Records(keyring)
+        self._append, self._mark, self._read, self._fold, self._update, self._delete = (
+            Script.load("webhook_context", name)
+            for name in ("append", "mark_queued", "read", "fold", "update", "delete")
+        )
+
+    async def append(self, entries: Sequence[Entry]) -> list[Appended | ServiceError]:
+        """Add events to their contexts; one result per entry, in order.
+
+        Errors: CONTEXT_DELETED, TENANT_KEYS_DESTROYED, STORE_UNREACHABLE.
+        """
+        destroyed = await self._prepare({entry.tenant for entry in entries})
+        results: list[Appended | ServiceError] = [errors.keys_destroyed()] * len(entries)
+        places = [i for i, entry in enumerate(entries) if entry.tenant not in destroyed]
+        calls = []
+        for done, i in enumerate(places, 1):
+            calls.append(await self._append_call(entries[i]))
+            if done % SEALED_BEFORE_YIELD == 0:
+                await asyncio.sleep(0)
+        for i, reply in zip(places, await self._append.batch(self._client, calls), strict=True):
+            results[i] = _appended(entries[i], reply)
+        return results
+
+    async def _append_call(self, entry: Entry) -> tuple[list[str], list[str | bytes | int]]:
+        if len(entry.payload) > LARGE_PAYLOAD_BYTES:
+            record, payload = await asyncio.to_thread(self._records.seal_event, entry)
+        else:
+            record, payload = self._records.seal_event(entry)
+        where = [keys.context(entry.tenant, entry.context_id), keys.order(entry.tenant, entry.context_id)]
+        as_of_us = entry.as_of.time_us
+        return where, [entry.event_id, record, payload, as_of_us, entry.tool, entry.kind]
+
+    async def mark_queued(self, epochs: Sequence[tuple[str, str, int]]) -> None:
+        """Note that enrichment was asked for: (tenant, context id, epoch) each."""
+        calls = [([keys.context(tenant, context_id)], [epoch]) for tenant, context_id, epoch in epochs]
+        for reply in await self._mark.batch(self._client, calls):
+            if isinstance(reply, Exception):
+                raise reply
+
+    async def read(
+        self, tenant: str, context_ids: Sequence[str], view: View
+    ) -> list[Context | ServiceError | None]:
+        """Contexts as they are; None where there is none (any more). CONTEXT_UNREADABLE where damaged."""
+        found: list[Context | ServiceError | None] = []
+        for start in range(0, len(context_ids), READ_AT_ONCE):
+            found += await self._read_some(tenant, context_ids[start : start + READ_AT_ONCE], view)
+        return found
+
+    async def read_one(self, tenant: str, context_id: str, view: View) -> Context:
+        """One context.
+
+        Raises:
+            ServiceError: CONTEXT_NOT_FOUND, CONTEXT_UNREADABLE.
+        """
+        found = (await self.read(tenant, [context_id], view))[0]
+        if found is None:
+            raise errors.not_found(context_id)
+        if isinstance(found, ServiceError):
+            raise found
+        return found
+
+    async def _read_some(
+        self, tenant: str, context_ids: Sequence[str], view: View
+    ) -> list[Context | ServiceError | None]:
+        args = [max(view.events, 0), int(view.payloads), int(view.vector)]
+        calls = [([keys.context(tenant, one), keys.order(tenant, one)], args) for one in context_ids]
+        replies = await self._read.batch(self._client, calls)
+        found: list[Context | ServiceError | None] = []
+        for context_id, reply in zip(context_ids, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise reply
+            if reply[0][0] is None or reply[0][5] is not None:
+                found.append(None)
+                continue
+            found.append(await self._open(tenant, context_id, reply, view))
+            await asyncio.sleep(0)
+        return found
+
+    async def _open(self, tenant: str, context_id: str, reply: Any, view: View) -> Context | ServiceError:
+        for _ in range(2):
+            # No key is made for a tenant of whom nothing is stored; keys at hand cost nothing.
+            await self._prepare({tenant})
+            try:
+                return assemble(self._records, tenant, context_id, reply, view)
+            except UnknownKey:
+                # Another process may have made it a moment ago.
+                continue
+            except EnvelopeError as error:
+                log.error("context.unreadable", context_id=context_id, error=type(error).__name__)
+                break
+        return errors.unreadable(context_id)
+
+    async def fold(self, tenant: str, context_id: str) -> None:
+        """Let the snapshot cover all events; where another is faster, it has done so."""
+        found = (await self.read(tenant, [context_id], View()))[0]
+        if not isinstance(found, Context) or found.folded == found.event_count:
+            return
+        snapshot = self._records.seal_snapshot(tenant, context_id, found.facts)
+        where = [keys.context(tenant, context_id)]
+        await self._fold(self._client, where, [found.folded, found.event_count, snapshot])
+
+    async def update(self, change: Change) -> Context:
+        """Apply a change and return the context, which may have moved on since.
+
+        A change with an enrichment and an etag also says that the context is clean again.
+
+        Raises:
+            ServiceError: CONTEXT_NOT_FOUND, ETAG_MISMATCH, CONTEXT_UNREADABLE, TENANT_KEYS_DESTROYED.
+        """
+        tenant, context_id = change.tenant, change.context_id
+        for _ in range(UPDATE_ATTEMPTS):
+            held = await self.read_one(tenant, context_id, View())
+            if change.request_id and change.request_id in held.requests:
+                return held
+            if change.etag and change.etag != held.etag:
+                raise errors.etag_mismatch(context_id, held.etag)
+            call = self._update_call(change, held)
+            outcome, version, _ = await self._update(self._client, [keys.context(tenant, context_id)], call)
+            if outcome == -1:
+                raise errors.not_found(context_id)
+            if outcome == -2 and change.etag:
+                raise errors.etag_mismatch(context_id, etag(version, held.create_ms))
+            if outcome >= 0:
+                return await self.read_one(tenant, context_id, View())
+        raise errors.etag_mismatch(context_id, etag(version, held.create_ms))
+
+    def _update_call(self, change: Change, held: Context) -> list[str | bytes | int]:
+        tenant, context_id = change.tenant, change.context_id
+        change.edit(held.facts)
+        fields: list[str | bytes | int] = ["folded", held.event_count]
+        fields += ["snapshot", self._records.seal_snapshot(tenant, context_id, held.facts)]
+        dropped = ""
+        if change.enrichment is not None:
+            sealed, vector = self._records.seal_enrichment(tenant, context_id, change.enrichment)
+            fields += ["enrichment", sealed, "importance", repr(change.enrichment.importance)]
+            if vector is None:
+                dropped = "vector"
+            else:
+                fields += ["vector", vector]
+        clean = int(change.enrichment is not None and bool(change.etag))
+        return [held.version, change.request_id, REMEMBERED_REQUESTS, clean, dropped, *fields]
+
+    async def delete(self, tenant: str, context_id: str, held_etag: str) -> int:
+        """Leave only a tombstone; returns its version.
+
+        Args:
+            tenant: Whose context.
+            context_id: Which.
+            held_etag: What the caller read; empty means whatever is there.
+
+        Raises:
+            ServiceError: CONTEXT_NOT_FOUND, ETAG_MISMATCH.
+        """
+        where = [keys.context(tenant, context_id), keys.order(tenant, context_id)]
+        expected = parse_etag(held_etag) if held_etag else ("", "")
+        outcome, version, create_ms = await self._delete(self._client, where, expected)
+        if outcome == -2:
+            raise errors.etag_mismatch(context_id, etag(version, create_ms))
+        if outcome == -1:
+            # The tombstone may be there and the list not know it yet.
+            await self.unlist(tenant, [context_id])
+            raise errors.not_found(context_id)
+        return int(version)
+
+    async def unlist(self, tenant: str, context_ids: Sequence[str]) -> None:
+        """Take those of these contexts that are deleted out of the tenant's list."""
+        gone = [
+            one
+            for one, outside in zip(context_ids, await self.outsides(tenant, context_ids), strict=True)
+            if outside.deleted
+        ]
+        if gone:
+            await self._client.zrem(keys.index(tenant), *gone)
+
+    async def newest(
+        self, tenant: str, *, not_after_ms: int | None, not_before_ms: int | None, skip: int, most: int
+    ) -> list[Place]:
+        """Places in the tenant's list, the newest change first; both bounds are inclusive."""
+        found: Any = await self._client.zrevrangebyscore(
+            keys.index(tenant),
+            "+inf" if not_after_ms is None else not_after_ms,
+            "-inf" if not_before_ms is None else not_before_ms,
+            start=skip,
+            num=most,
+            withscores=True,
+        )
+        return [Place(member.decode(), int(score)) for member, score in found]
+
+    async def outsides(self, tenant: str, context_ids: Sequence[str]) -> list[Outside]:
+        """What can be told of contexts without opening them."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for context_id in context_ids:
+                key = keys.context(tenant, context_id)
+                pipeline.hmget(key, "tool", "kind", "importance", "dirty", "deleted")
+                pipeline.hexists(key, "vector")
+            replies = await pipeline.execute()
+        return [_outside(replies[i], bool(replies[i + 1])) for i in range(0, len(replies), 2)]
+
+    async def versions(self, tenant: str) -> AsyncIterator[dict[str, int]]:
+        """The version of every listed context, in portions."""
+        cursor = 0
+        while True:
+            reply: Any = await self._client.zscan(keys.index(tenant), cursor, count=SCAN_AT_ONCE)
+            cursor, found = reply
+            ids = list(dict.fromkeys(member.decode() for member, _ in found))
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for context_id in ids:
+                    pipeline.hget(keys.context(tenant, context_id), "version")
+                held = await pipeline.execute()
+            yield {one: int(version or 0) for one, version in zip(ids, held, strict=True)}
+            if not cursor:
+                return
+
+    async def tenants(self) -> list[str]:
+        """Every tenant that has or had a context."""
+        found: Any = await self._client.smembers(keys.TENANTS)
+        return sorted(tenant.decode() for tenant in found)
+
+    async def _prepare(self, tenants: set[str]) -> set[str]:
+        destroyed = set()
+        for tenant in tenants:
+            try:
+                await self._keyring.prepare([tenant])
+            except UnknownKey:
+                destroyed.add(tenant)
+        return destroyed
+
+
+def _appended(entry: Entry, reply: Any) -> Appended | ServiceError:
+    if isinstance(reply, Exception):
+        log.warning("append.refused", error=type(reply).__name__)
+        return errors.of_item(reply)
+    outcome, version, update_ms, unfolded, epoch = reply
+    if outcome < 0:
+        return errors.deleted(entry.context_id)
+    return Appended(
+        duplicate=outcome == 0,
+        created=outcome == 2,
+        version=version,
+        update_ms=update_ms,
+        unfolded=unfolded,
+        epoch=epoch,
+    )
+
+
+def _outside(fields: Sequence[bytes | None], has_vector: bool) -> Outside:
+    tool, kind, importance, dirty, deleted = fields
+    return Outside(
+        tool=(tool or b"").decode(),
+        kind=(kind or b"").decode(),
+        importance=float(importance or 0),
+        dirty=dirty is not None,
+        has_vector=has_vector,
+        deleted=deleted is not None,
+    )

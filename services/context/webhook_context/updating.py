@@ -1,0 +1,48 @@
+"""Changing and deleting contexts: the write itself, then the list and the stream that follow from it."""
+
+from __future__ import annotations
+
+from webhook_shared.redis import Client
+
+from webhook_context import keys
+from webhook_context.contexts import Change, Context
+from webhook_context.feeds import Feeds, Touched
+from webhook_context.search import Search
+from webhook_context.store_redis import RedisContexts
+
+
+class Updating:
+    """Compare-and-set writes to single contexts."""
+
+    def __init__(self, client: Client, store: RedisContexts, feeds: Feeds, search: Search) -> None:
+        self._client = client
+        self._store = store
+        self._feeds = feeds
+        self._search = search
+
+    async def update(self, change: Change) -> Context:
+        """Apply a change; a repeated `request_id` changes nothing more, but heals what a crash left open.
+
+        Raises:
+            ServiceError: CONTEXT_NOT_FOUND, ETAG_MISMATCH, CONTEXT_UNREADABLE.
+            REDIS_TROUBLE: It may have been applied; repeat it with the same `request_id`.
+        """
+        updated = await self._store.update(change)
+        touched = Touched(change.tenant, change.context_id, updated.version)
+        place = {change.context_id: updated.update_ms}
+        await self._client.zadd(keys.index(change.tenant), place, gt=True)
+        await self._feeds.publish([touched])
+        self._search.touch(touched)
+        return updated
+
+    async def delete(self, tenant: str, context_id: str, etag: str) -> None:
+        """Leave only a tombstone, which refuses late writers.
+
+        Raises:
+            ServiceError: CONTEXT_NOT_FOUND, ETAG_MISMATCH.
+            REDIS_TROUBLE: It may be deleted; where it is, a repetition says CONTEXT_NOT_FOUND.
+        """
+        touched = Touched(tenant, context_id, await self._store.delete(tenant, context_id, etag))
+        await self._client.zrem(keys.index(tenant), context_id)
+        await self._feeds.publish([touched])
+        self._search.touch(touched)
