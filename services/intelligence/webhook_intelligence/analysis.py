@@ -1,0 +1,112 @@
+"""All that is to be known of a context, put together: vector, summary, importance, entities."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from webhook_shared.errors import InvalidArgument, ServiceError
+
+from webhook_intelligence import entities, importance
+from webhook_intelligence.embeddings import Embeddings
+from webhook_intelligence.entities import Entity
+from webhook_intelligence.importance import Importance
+from webhook_intelligence.provider import Vector
+from webhook_intelligence.sentences import clip
+from webhook_intelligence.subject import Subject
+from webhook_intelligence.summaries import Summarizer, Summary
+
+SUMMARY_WORDS = 80
+# What of a context goes into its vector. The cost of a vector grows with its text, and the summary says what
+# the context is about and always what happened last.
+EMBEDDED_SUMMARY_WORDS = 48
+EMBEDDED_TITLE_WORDS = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What one context turned out to be."""
+
+    vector: Vector
+    summary: Summary
+    importance: Importance
+    entities: tuple[Entity, ...]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The part that needs no vector yet."""
+
+    subject: Subject
+    summary: Summary
+    entities: tuple[Entity, ...]
+
+
+class Analyst:
+    """Reads contexts."""
+
+    def __init__(self, embeddings: Embeddings, summarizer: Summarizer) -> None:
+        self._embeddings = embeddings
+        self._summarizer = summarizer
+
+    async def analyze(
+        self, tenant: str, subjects: Sequence[Subject], *, timeout_s: float
+    ) -> list[Analysis | ServiceError]:
+        """One outcome per subject, in order; a bad one never fails its neighbours.
+
+        Args:
+            tenant: Whose they all are.
+            subjects: Any number.
+            timeout_s: How long the caller waits.
+
+        Returns:
+            Per subject an analysis, or INVALID_ARGUMENT/SUBJECT_EMPTY where there is nothing to read,
+            UNAVAILABLE/PROVIDER_UNREACHABLE, FAILED_PRECONDITION/PROVIDER_REFUSED.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        readings = await asyncio.gather(*(self._read(subject, deadline) for subject in subjects))
+        good = [reading for reading in readings if isinstance(reading, _Reading)]
+        embedded = iter(
+            await self._embeddings.embed(
+                tenant, [_embedded_text(reading) for reading in good], timeout_s=deadline - loop.time()
+            )
+        )
+        outcomes: list[Analysis | ServiceError] = []
+        for reading in readings:
+            if isinstance(reading, ServiceError):
+                outcomes.append(reading)
+                continue
+            embedding = next(embedded)
+            if isinstance(embedding, ServiceError):
+                outcomes.append(embedding)
+                continue
+            weighed = importance.weigh(reading.subject, reading.entities)
+            outcomes.append(Analysis(embedding.vector, reading.summary, weighed, reading.entities))
+        return outcomes
+
+    async def _read(self, subject: Subject, deadline: float) -> _Reading | ServiceError:
+        # Each is a few milliseconds of work at most; between two of them others get a turn.
+        await asyncio.sleep(0)
+        readable = subject.readable()
+        if not (readable.title or readable.summary or readable.happenings):
+            return InvalidArgument("the subject has no title, summary or happenings", reason="SUBJECT_EMPTY")
+        try:
+            summary = await self._summarizer.roll(readable, max_words=SUMMARY_WORDS, deadline=deadline)
+        except ServiceError as error:
+            return error
+        named = entities.find(
+            [readable.title, *(happening.text for happening in reversed(readable.happenings))],
+            people=dict.fromkeys(happening.actor for happening in readable.happenings),
+            context_id=readable.context_id,
+        )
+        return _Reading(readable, summary, tuple(named))
+
+
+def _embedded_text(reading: _Reading) -> str:
+    summary = clip(reading.summary.text, EMBEDDED_SUMMARY_WORDS)
+    title = clip(reading.subject.title, EMBEDDED_TITLE_WORDS)
+    # The first summary of a context quotes its title.
+    parts = [summary] if title in summary else [title, summary]
+    return "\n".join(part for part in parts if part) or reading.subject.context_id or "-"

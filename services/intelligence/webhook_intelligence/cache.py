@@ -1,0 +1,98 @@
+"""Vectors in Redis, so that a text is paid for once.
+
+A failing cache never fails a call and never holds one up for long: it costs a provider call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import struct
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import numpy as np
+from webhook_shared.redis import Client, RedisError
+
+from webhook_intelligence import metrics
+from webhook_intelligence.provider import Embedding, EmbeddingModel, unit
+
+# The version of `embeddings.prepare`: another way to prepare a text makes other vectors.
+NORMALIZER = "1"
+FORMAT = 1
+_HEADER = struct.Struct("<BBH")  # format, truncated, dimension
+PATIENCE_S = 0.25
+# Entries made together shall not expire together.
+JITTER = 0.1
+
+
+class EmbeddingCache:
+    """Key: a digest of all that makes the vector. Value: format, flags, dimension, float16 numbers.
+
+    The time to live counts from when a vector was made; a hit does not lengthen it.
+    """
+
+    def __init__(self, client: Client, model: EmbeddingModel, keep: timedelta) -> None:
+        self._client = client
+        self._model = model
+        self._keep_ms = int(keep.total_seconds() * 1000)
+
+    def key(self, tenant: str, text: str) -> str:
+        """Equal only where tenant, text, provider, model, revision, dimension and normaliser all are."""
+        model = self._model
+        digest = hashlib.sha256()
+        for part in (
+            model.provider,
+            model.name,
+            model.revision,
+            str(model.dimension),
+            NORMALIZER,
+            tenant,
+            text,
+        ):
+            encoded = part.encode("utf-8", "surrogatepass")
+            # The length before each part keeps ("ab", "c") and ("a", "bc") apart.
+            digest.update(len(encoded).to_bytes(8, "big"))
+            digest.update(encoded)
+        return f"emb:{digest.hexdigest()}"
+
+    async def find(self, keys: Sequence[str]) -> list[Embedding | None]:
+        """What is known for each key, in order."""
+        if not self._keep_ms or not keys:
+            return [None] * len(keys)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                values = await self._client.mget(list(keys))
+        except (RedisError, OSError):
+            metrics.CACHE_FAILURES.inc()
+            return [None] * len(keys)
+        return [self._decode(value) for value in values]
+
+    async def keep(self, made: Mapping[str, Embedding]) -> None:
+        """Remember vectors."""
+        if not self._keep_ms or not made:
+            return
+        try:
+            async with asyncio.timeout(PATIENCE_S), self._client.pipeline(transaction=False) as pipeline:
+                for key, embedding in made.items():
+                    keep_ms = int(self._keep_ms * random.uniform(1 - JITTER, 1))  # noqa: S311  # spreads load
+                    pipeline.set(key, _encode(embedding), px=max(1, keep_ms))
+                await pipeline.execute()
+        except (RedisError, OSError):
+            metrics.CACHE_FAILURES.inc()
+
+    def _decode(self, value: bytes | str | None) -> Embedding | None:
+        dimension = self._model.dimension
+        if not isinstance(value, bytes) or len(value) != _HEADER.size + 2 * dimension:
+            return None
+        kind, truncated, stored = _HEADER.unpack_from(value)
+        if kind != FORMAT or stored != dimension:
+            return None
+        vector = np.frombuffer(value, np.float16, offset=_HEADER.size).astype(np.float32)
+        return Embedding(unit(vector), truncated=bool(truncated))
+
+
+def _encode(embedding: Embedding) -> bytes:
+    header = _HEADER.pack(FORMAT, embedding.truncated, len(embedding.vector))
+    return header + embedding.vector.astype(np.float16).tobytes()

@@ -1,0 +1,44 @@
+"""What this service counts. No label ever holds text of a webhook, a tenant or a key."""
+
+from prometheus_client import Counter, Histogram
+
+EMBEDDING_S = Histogram(
+    "webhook_ai_embedding_duration_seconds",
+    "One batch at the embedding provider, retries included.",
+    ["provider"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+SUMMARY_S = Histogram(
+    "webhook_ai_summary_duration_seconds",
+    "One summary, retries included.",
+    ["provider"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 2.5, 5, 10, 30, 60),
+)
+BATCH_TEXTS = Histogram(
+    "webhook_ai_embedding_batch_texts",
+    "Texts of one batch at the embedding provider.",
+    ["provider"],
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048),
+)
+CACHE = Counter(
+    "webhook_ai_embedding_cache_total",
+    "Texts by where their vector came from: hit (cache), joined (a call already under way), miss.",
+    ["result"],
+)
+CACHE_FAILURES = Counter(
+    "webhook_ai_embedding_cache_failures_total", "Cache calls that failed; they cost a provider call at most."
+)
+PROVIDER_CALLS = Counter(
+    "webhook_ai_provider_calls_total",
+    "Calls to a model provider, each attempt; outcome: ok, limited, refused, unreachable, malformed.",
+    ["provider", "operation", "outcome"],
+)
+TOKENS = Counter(
+    "webhook_ai_tokens_total",
+    "Tokens sent to and made by a provider, as it bills them where it says so, estimated otherwise.",
+    ["provider", "operation"],
+)
+SUMMARY_FALLBACKS = Counter(
+    "webhook_ai_summary_fallbacks_total",
+    "Summaries made locally because the provider's answer could not be used.",
+)

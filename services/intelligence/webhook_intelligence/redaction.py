@@ -1,0 +1,51 @@
+"""Secrets that people paste into issues and commits, blanked before anybody reads on.
+
+Only what is unmistakably a credential: a false alarm would blank ordinary text. Every pattern reads its
+text once, so no text can make it slow.
+"""
+
+from __future__ import annotations
+
+import re
+
+_GAP = r"(?:\\[nr]|\s){0,4}"  # a line end, also as JSON writes it
+_PATTERNS: dict[str, str] = {
+    "private-key": (
+        rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----"
+        rf"(?:{_GAP}+[A-Za-z0-9+/=]{{16,8192}}+){{0,400}}+"
+        rf"(?:{_GAP}[A-Za-z0-9+/=]{{0,16}}{_GAP}-----END [A-Z ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----)?"
+    ),
+    "github-token": r"\b(?:gh[pousr]_[A-Za-z0-9]{20,255}|github_pat_[A-Za-z0-9_]{20,255})",
+    "gitlab-token": r"\bgl(?:pat|ptt|soat|rt|dt|cbt)-[A-Za-z0-9_-]{20,255}",
+    "aws-key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "slack-token": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,255}|\bxapp-[A-Za-z0-9-]{10,255}",
+    "slack-webhook": r"https://hooks\.slack\.com/[A-Za-z0-9/_-]{10,255}",
+    "api-key": (
+        r"\b(?:sk-[A-Za-z0-9_-]{20,255}|[sr]k_(?:live|test)_[A-Za-z0-9]{10,255}|AIza[0-9A-Za-z_-]{35}"
+        r"|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,255}|SG\.[A-Za-z0-9_-]{16,64}\.[A-Za-z0-9_-]{16,64}"
+        r"|whsec_[A-Za-z0-9+/=]{16,255}|whk_[0-9a-f]{12}_[A-Za-z0-9_-]{20,64})"
+    ),
+    "jwt": r"(?<![\w-])eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,8192}(?:\.[A-Za-z0-9_-]{0,1024})?",
+    "bearer": r"\b[Bb](?:earer|EARER)\s{1,4}[A-Za-z0-9._~+/-]{16,4096}={0,2}",
+    "password": (
+        r"\b(?i:password|passwd|pwd|secret|api[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret)"
+        r"[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?=[^\s\"',;]{0,64}\d)[^\s\"',;]{8,512}"
+    ),
+    "url-password": r"(?<=://)[^\s/:@]{1,128}:[^\s/@]{1,256}(?=@)",
+}
+_SECRET = re.compile(
+    "|".join(f"(?P<{kind.replace('-', '_')}>{pattern})" for kind, pattern in _PATTERNS.items())
+)
+
+# Longer than what most secrets have: a cut this far behind the end that is wanted leaves none in halves.
+MARGIN_CHARS = 512
+
+
+def redact(text: str) -> str:
+    """The text with each secret replaced by `[redacted:<kind>]`."""
+    return _SECRET.sub(lambda match: f"[redacted:{(match.lastgroup or 'secret').replace('_', '-')}]", text)
+
+
+def redacted_head(text: str, chars: int) -> str:
+    """The first characters of a text, without secrets."""
+    return redact(text[: chars + MARGIN_CHARS])[:chars]

@@ -1,0 +1,122 @@
+"""Puts the service together; the only place that opens resources and names adapters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from webhook.intelligence.v1 import intelligence_service_pb2_grpc as rpc
+from webhook_shared.identity import Authenticator, Role
+from webhook_shared.redis import connect
+from webhook_shared.server import Service, serving
+
+from webhook_intelligence.analysis import Analyst
+from webhook_intelligence.cache import EmbeddingCache
+from webhook_intelligence.embeddings import Embeddings
+from webhook_intelligence.provider import EmbeddingModel, EmbeddingProvider
+from webhook_intelligence.servicer import IntelligenceServicer
+from webhook_intelligence.settings import EXTRACTIVE, AISection, IntelligenceSettings
+from webhook_intelligence.summaries import ExtractiveSummarizer, Summarizer
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Running:
+    """The service, up.
+
+    Attributes:
+        port: Of its gRPC server.
+        model: Whose vectors it makes.
+    """
+
+    port: int
+    model: EmbeddingModel
+
+
+@asynccontextmanager
+async def running(settings: IntelligenceSettings) -> AsyncIterator[Running]:
+    """Serve while inside.
+
+    Raises:
+        WeightsError: The local model is wanted and can't be loaded.
+        RuntimeError: The port is taken.
+        ValueError: The settings contradict each other.
+    """
+    webhook = settings.webhook
+    async with AsyncExitStack() as stack:
+        redis = connect(webhook.redis)
+        stack.push_async_callback(redis.aclose)
+        provider = await _embedding_provider(webhook.ai, stack)
+        summarizer = await _summarizer(webhook.ai, stack)
+        cache = EmbeddingCache(redis, provider.model, webhook.ai.embedding.cache_duration)
+        embeddings = await stack.enter_async_context(
+            Embeddings(provider, cache, batch_texts=webhook.ai.embedding.batch_size)
+        )
+        servicer = IntelligenceServicer(embeddings, summarizer, Analyst(embeddings, summarizer))
+        service = Service(
+            name="webhook.intelligence.v1.IntelligenceService",
+            add=partial(rpc.add_IntelligenceServiceServicer_to_server, servicer),
+            role=Role.READER,
+            roles={"Analyze": Role.WRITER},
+        )
+        log.info(
+            "models.ready",
+            provider=provider.model.provider,
+            model=provider.model.name,
+            dimension=provider.model.dimension,
+            summaries=webhook.ai.summarization_model,
+        )
+        port = await stack.enter_async_context(
+            serving(
+                settings.process.listen_address or webhook.services.intelligence,
+                [service],
+                authenticator=Authenticator(redis, webhook.identity.internal_key),
+                # The model is loaded before anybody is listened to. Redis is but a cache here, and a
+                # provider that is away fails item by item: neither makes this service useless.
+                ready={},
+                drain_s=settings.process.drain_timeout.total_seconds(),
+            )
+        )
+        yield Running(port, provider.model)
+
+
+async def _embedding_provider(ai: AISection, stack: AsyncExitStack) -> EmbeddingProvider:
+    # Each provider is imported only where it is used: the SDK costs 40 MB, the local runtime 20 MB.
+    if ai.embedding_provider == "openai":
+        from webhook_intelligence.openai_calls import OpenAICalls  # noqa: PLC0415  # see above
+        from webhook_intelligence.provider_openai import OpenAIEmbeddings  # noqa: PLC0415  # see above
+
+        calls = await stack.enter_async_context(OpenAICalls(ai.openai.api_key, ai.openai.base_url))
+        return OpenAIEmbeddings(calls, ai.embedding_model, ai.embedding_dimensions)
+    from webhook_intelligence.provider_local import LocalEmbeddings  # noqa: PLC0415  # see above
+
+    load = partial(
+        LocalEmbeddings.load,
+        path=ai.embedding.local_model_path,
+        name=ai.embedding_model,
+        dimensions=ai.embedding_dimensions,
+        threads=ai.embedding.local_threads,
+    )
+    local = await asyncio.to_thread(load)
+    stack.callback(local.close)
+    return local
+
+
+async def _summarizer(ai: AISection, stack: AsyncExitStack) -> Summarizer:
+    if ai.summarization_model == EXTRACTIVE:
+        return ExtractiveSummarizer()
+    from webhook_intelligence.openai_calls import OpenAICalls  # noqa: PLC0415  # as above
+    from webhook_intelligence.summaries_openai import OpenAISummarizer  # noqa: PLC0415  # as above
+
+    calls = await stack.enter_async_context(OpenAICalls(ai.openai.api_key, ai.openai.base_url))
+    return OpenAISummarizer(
+        calls,
+        ai.summarization_model,
+        chunk_tokens=ai.summarization.max_chunk_size,
+        is_openai=not ai.openai.base_url,
+    )
