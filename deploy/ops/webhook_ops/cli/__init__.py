@@ -1,0 +1,61 @@
+"""`webhook-cli`: look at a system, try it out, operate it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from webhook_ops.addresses import DEFAULT_VAR, VAR_VARIABLE
+from webhook_ops.cli import config, contexts, dlq, keys, sources
+from webhook_ops.cli.door import door
+from webhook_ops.cli.failures import EXIT_CODES_HELP
+from webhook_ops.cli.send import send
+from webhook_ops.cli.status import status
+
+app = typer.Typer(
+    name="webhook-cli",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    epilog=EXIT_CODES_HELP,
+)
+
+
+@app.callback()
+def webhook_cli(
+    ctx: typer.Context,
+    var: Annotated[
+        Path, typer.Option(envvar=VAR_VARIABLE, help="Where a system on this machine keeps its state.")
+    ] = DEFAULT_VAR,
+    api_key: Annotated[
+        str, typer.Option(envvar="WEBHOOK_API_KEY", help="The credential; else VAR/operator.key.")
+    ] = "",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each call.")] = 10.0,
+) -> None:
+    """Look at Webhook System, try it out, operate it.
+
+    Finds the system that `make run` started through var/addresses.json; elsewhere set
+    WEBHOOK_GATEWAY_ADDRESS, WEBHOOK_SECURITY_ADDRESS... (host:port) and WEBHOOK_HTTP_URL.
+
+    Examples:
+    - `webhook-cli status`
+
+    - `webhook-cli send github --sample issues_opened`
+
+    - `webhook-cli contexts search "payment fails"`
+
+    - `webhook-cli config check`
+    """
+    ctx.obj = door(var=var, api_key=api_key, timeout_s=timeout)
+
+
+app.command()(status)
+app.command()(send)
+app.add_typer(contexts.app, name="contexts")
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(sources.app, name="sources")
+app.add_typer(keys.app, name="keys")
+app.add_typer(config.app, name="config")

@@ -1,0 +1,96 @@
+"""`webhook-cli dlq`: events that were given up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from webhook.consumer.v1 import consumer_admin_service_pb2, consumer_admin_service_pb2_grpc
+
+from webhook_ops.cli.door import Door, Json, call
+from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
+
+app = typer.Typer(no_args_is_help=True, help="Look at dead letters: events that were given up.")
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    *,
+    tool: Annotated[str, typer.Option("--tool", help="Only of this tool.")] = "",
+    tenant: Annotated[str, typer.Option("--tenant", help="Only of this tenant.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="How many at most.")] = 50,
+    page_token: Annotated[str, typer.Option("--page-token", help="Go on from the page before.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List dead letters, newest first.
+
+    Example: `webhook-cli dlq list --tool github`
+    """
+    request = consumer_admin_service_pb2.ListDeadLettersRequest(
+        page_size=limit, page_token=page_token, tool=tool, tenant=tenant
+    )
+
+    async def work(door: Door) -> consumer_admin_service_pb2.ListDeadLettersResponse:
+        async with door.open("consumer") as channel:
+            stub = consumer_admin_service_pb2_grpc.ConsumerAdminServiceStub(channel)
+            return await stub.ListDeadLetters(request)
+
+    page = call(ctx, work, as_json=as_json)
+    if as_json:
+        print_json(to_plain(page))
+        return
+    out = console()
+    if not page.dead_letters:
+        out.print("No dead letters.")
+        return
+    rows = [
+        (
+            letter.dead_letter_id,
+            letter.tool,
+            letter.type,
+            letter.stage,
+            letter.cause,
+            letter.attempts,
+            moment(letter.dead_time),
+            letter.detail,
+        )
+        for letter in page.dead_letters
+    ]
+    out.print(table(("id", "tool", "type", "stage", "cause", "attempts", "given up", "detail"), rows))
+    if page.next_page_token:
+        out.print(text(f"more: --page-token {page.next_page_token}"))
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    *,
+    dead_letter_id: Annotated[str, typer.Argument(metavar="ID", help="Such as 1763841234567-0.")],
+    payload: Annotated[bool, typer.Option("--payload", help="With the body as received.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter.
+
+    Example: `webhook-cli dlq show 1763841234567-0 --payload`
+    """
+    request = consumer_admin_service_pb2.GetDeadLetterRequest(
+        dead_letter_id=dead_letter_id, include_payload=payload
+    )
+
+    async def work(door: Door) -> consumer_admin_service_pb2.GetDeadLetterResponse:
+        async with door.open("consumer") as channel:
+            stub = consumer_admin_service_pb2_grpc.ConsumerAdminServiceStub(channel)
+            return await stub.GetDeadLetter(request)
+
+    answer = call(ctx, work, as_json=as_json)
+    if as_json:
+        print_json(to_plain(answer))
+        return
+    letter = answer.dead_letter
+    facts = [(field, value) for field, value in to_plain(letter).items() if value]
+    out = console()
+    out.print(table(("field", "value"), facts))
+    if answer.payload:
+        out.print()
+        out.print(text(answer.payload.decode("utf-8", "replace")))
