@@ -14,8 +14,8 @@ SERVICE_PROTOS := $(filter %_service.proto,$(PROTOS))
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | column -t -s '|'
 
-run: install ## Start everything on this machine and print how to use it. Ctrl-C stops it.
-	@$(BIN)/python -m webhook_ops.dev
+run: install ## Start everything on this machine and print how to use it. Ctrl-C stops it. ARGS=--help
+	@$(BIN)/python -m webhook_ops.dev $(ARGS)
 
 demo: install ## Send signed webhooks through it and show the contexts that they become.
 	@$(BIN)/python -m webhook_ops.demo
