@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 
 from webhook_shared import compression
-from webhook_shared.redis import Client, Script
+from webhook_shared.redis import REDIS_TROUBLE, Client, Script
 
 MAGIC = b"WHE1"
 SUITE = 1
@@ -117,8 +117,15 @@ class Keyring:
         now = time.monotonic()
         for tenant in set(tenants):
             known = self._current.get(tenant)
-            if known is None or now - known[1] > KEY_TABLE_AGE_S:
+            if known is not None and now - known[1] <= KEY_TABLE_AGE_S:
+                continue
+            try:
                 await self._load(tenant)
+            except REDIS_TROUBLE:
+                if known is None:
+                    raise
+                # What is known stays good for another while; a destroyed key waits for Redis to say so.
+                self._current[tenant] = (known[0], now)
 
     async def _load(self, tenant: str) -> None:
         held = [key for (owner, _), key in self._known.items() if owner == tenant]

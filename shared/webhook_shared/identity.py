@@ -154,6 +154,11 @@ class ApiKeys:
         record = ApiKey(parts[0], display_name, tuple(tenants), tuple(roles), time.time(), None)
         await self._client.hset(KEYS, parts[0], _to_json(record, _digest(parts[1])))
 
+    async def get(self, key_id: str) -> ApiKey | None:
+        """The record of a credential, or None."""
+        stored = await self._record(key_id)
+        return stored[0] if stored else None
+
     async def revoke(self, key_id: str) -> bool:
         """Forget a credential; False where there was none."""
         return bool(await self._client.hdel(KEYS, key_id))

@@ -1,0 +1,132 @@
+"""Sources out of settings: which there are, their windows, and secrets that change while they run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from webhook_security import catalogue, secrets
+from webhook_security.registry import Registry, unusable
+from webhook_security.settings import DeduplicationSection, SecuritySection
+
+CATALOGUE = catalogue.load("X-Webhook-Signature")
+ADDRESSABLE = {"github", "gitlab", "jira", "slack", "standard-webhooks"}
+
+
+def registry_of(
+    security: dict[str, Any] | None = None,
+    deduplication: dict[str, Any] | None = None,
+    environ: dict[str, str] | None = None,
+) -> Registry:
+    return Registry(
+        CATALOGUE,
+        SecuritySection.model_validate(security or {}),
+        DeduplicationSection.model_validate(deduplication or {}),
+        environ or {},
+    )
+
+
+def tools_of(registry: Registry, tenant: str = "default") -> set[str]:
+    return {source.tool for source in registry.sources() if source.tenant == tenant}
+
+
+def test_the_catalogue_has_routes_without_any_setting() -> None:
+    registry = registry_of()
+    assert tools_of(registry) == ADDRESSABLE
+    github = registry.find("", "github")
+    assert github is registry.find("default", "github")
+    assert github
+    assert [entry.ref for entry in github.secrets] == ["env:GITHUB_WEBHOOK_SECRET"]
+    assert registry.find("", "generic") is None
+
+
+def test_a_variable_makes_a_source() -> None:
+    registry = registry_of(environ={"ACME_CI_WEBHOOK_SECRET": "x", "WEBHOOK_SECRET": "x", "HOME": "/"})
+    assert tools_of(registry) == ADDRESSABLE | {"acme-ci"}
+    acme = registry.find("", "acme-ci")
+    assert acme
+    assert acme.kind == "generic"
+    assert [entry.ref for entry in acme.secrets] == ["env:ACME_CI_WEBHOOK_SECRET"]
+
+
+def test_tenants_have_only_what_is_configured_for_them() -> None:
+    registry = registry_of({"tenants": {"beta": {"signature_secrets": {"github": "env:BETA"}}}})
+    assert tools_of(registry, "beta") == {"github"}
+    assert registry.find("beta", "jira") is None
+    assert registry.find("gamma", "github") is None
+    assert registry.tenants() == {"default", "beta"}
+
+
+def test_a_tool_may_follow_another_entry() -> None:
+    registry = registry_of({"source_kinds": {"ghe": "github"}})
+    source = registry.find("", "ghe")
+    assert source
+    assert (source.kind, source.max_body_bytes) == ("github", 25 * 2**20)
+    with pytest.raises(ValueError, match=r"source_kinds\.ghe: no catalogue entry guthib"):
+        registry_of({"source_kinds": {"ghe": "guthib"}})
+
+
+def test_windows_come_from_the_guide_then_the_catalogue_then_the_default() -> None:
+    registry = registry_of(
+        {"signature_secrets": {"acme": "env:A"}},
+        {"window_configs": {"github": {"duration": "5m", "max_size": 2}, "jira": {"max_size": 3}}},
+    )
+    windows = {source.tool: (source.window_s, source.occurrences) for source in registry.sources()}
+    assert windows["github"] == (300, 2)
+    assert windows["jira"] == (24 * 3600, 3)
+    assert windows["standard-webhooks"] == (3 * 24 * 3600, 1)
+    assert windows["acme"] == (24 * 3600, 1)
+
+
+def test_a_window_outlives_the_timestamps_that_it_guards() -> None:
+    registry = registry_of(deduplication={"window_configs": {"slack": {"duration": "1m"}}})
+    slack = registry.find("", "slack")
+    assert slack
+    assert slack.window_s == 600
+
+
+def test_producers_need_no_route_but_a_name() -> None:
+    registry = registry_of()
+    source = registry.for_producer("beta", "acme")
+    assert source is registry.for_producer("beta", "acme")
+    assert source
+    assert (source.tenant, source.tool, source.kind) == ("beta", "acme", "generic")
+    assert registry.for_producer("", "github") is registry.find("", "github")
+    for tenant, tool in (("beta", "../admin"), ("BETA", "acme"), ("beta", ""), ("beta", "x" * 64)):
+        assert registry.for_producer(tenant, tool) is None
+
+
+def test_a_source_without_a_secret_is_there_but_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_WEBHOOK_SECRET", "x")
+    monkeypatch.setenv("JIRA_WEBHOOK_SECRET", " \n")
+    monkeypatch.delenv("GITLAB_WEBHOOK_SECRET", raising=False)
+    monkeypatch.setenv("STANDARD_WEBHOOKS_WEBHOOK_SECRET", "not a whsec")
+    registry = registry_of()
+    registry.use(secrets.read(registry.references()))
+    lines = unusable(registry.sources())
+    assert "default/jira: env:JIRA_WEBHOOK_SECRET" in lines
+    assert "default/standard-webhooks: env:STANDARD_WEBHOOKS_WEBHOOK_SECRET" in lines
+    assert not any("github" in line for line in lines)
+    assert not any("not a whsec" in line for line in lines)
+
+
+async def test_a_file_is_read_again_while_the_service_runs(
+    tmp_path: Path, until: Callable[[Callable[[], bool]], Any]
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("first\n", encoding="utf-8")
+    reference = f"file:{file}"
+    seen: list[secrets.Values] = []
+    known = secrets.read([reference])
+    assert known == {reference: "first"}
+    reading = asyncio.create_task(secrets.keep_reading([reference], known, seen.append, every_s=0.01))
+    try:
+        file.write_text("second", encoding="utf-8")
+        await until(lambda: bool(seen) and seen[-1] == {reference: "second"})
+        file.unlink()
+        await until(lambda: seen[-1] == {})
+    finally:
+        reading.cancel()

@@ -1,0 +1,186 @@
+"""SecurityAdminService: sources as the operator sees them, and API keys."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from webhook.security.v1 import security_admin_service_pb2 as messages
+from webhook.security.v1 import source_pb2
+from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceServicer
+from webhook_shared.errors import InvalidArgument, NotFound, PermissionDenied
+from webhook_shared.identity import ALL_TENANTS, ApiKey, ApiKeys, Role, caller
+
+from webhook_security.registry import Registry, Source
+from webhook_security.settings import ROUTE_NAME, SecretEntry
+
+DEFAULT_PAGE = 100
+LARGEST_PAGE = 1000
+LONGEST_DISPLAY_NAME = 100
+LONGEST_REQUEST_ID = 128
+
+_GRANTABLE = (messages.ROLE_READER, messages.ROLE_WRITER, messages.ROLE_OPERATOR)
+
+
+class SecurityAdminServicer(SecurityAdminServiceServicer):
+    """Answers operators; each sees and grants only what its own credential covers.
+
+    Args:
+        registry: The sources.
+        api_keys: The stored credentials.
+        verifying: False where signatures are not checked.
+    """
+
+    def __init__(self, registry: Registry, api_keys: ApiKeys, *, verifying: bool) -> None:
+        self._registry = registry
+        self._api_keys = api_keys
+        self._verifying = verifying
+
+    async def ListSources(
+        self, request: messages.ListSourcesRequest, context: Any
+    ) -> messages.ListSourcesResponse:
+        """The caller's sources in order. Errors: INVALID_ARGUMENT/FIELD_INVALID for a bad page."""
+        if request.page_size < 0:
+            raise InvalidArgument("page_size is negative", fields={"page_size": "0 means 100"})
+        size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+        after = _route_of(request.page_token)
+        seen = [source for source in self._registry.sources() if caller().may(source.tenant)]
+        left = [source for source in seen if (source.tenant, source.tool) > after]
+        page = left[:size]
+        token = _token_of(page[-1]) if len(left) > size else ""
+        return messages.ListSourcesResponse(
+            sources=[self._shown(source) for source in page], next_page_token=token
+        )
+
+    async def GetSource(self, request: messages.GetSourceRequest, context: Any) -> messages.GetSourceResponse:
+        """One source. Errors: NOT_FOUND/SOURCE_NOT_FOUND."""
+        tenant = caller().tenant(request.tenant)
+        source = self._registry.find(tenant, request.tool)
+        if source is None:
+            raise NotFound("SOURCE_NOT_FOUND", "there is no such source", tenant=tenant, tool=request.tool)
+        return messages.GetSourceResponse(source=self._shown(source))
+
+    async def CreateApiKey(
+        self, request: messages.CreateApiKeyRequest, context: Any
+    ) -> messages.CreateApiKeyResponse:
+        """Mint a credential and show it once.
+
+        Errors: INVALID_ARGUMENT/FIELD_INVALID; PERMISSION_DENIED/TENANT_NOT_ALLOWED where the caller would
+        grant more than it has.
+        """
+        problems = _problems(request)
+        if problems:
+            raise InvalidArgument("the key can't be made so", fields=problems)
+        _covered(request.tenants)
+        expires = request.expire_time.ToMicroseconds() / 1e6 if request.HasField("expire_time") else None
+        record, secret = await self._api_keys.mint(
+            request.display_name,
+            request.tenants,
+            [Role(role) for role in request.roles],
+            expire_time=expires,
+            request_id=request.request_id,
+        )
+        # A request id that somebody else used must not show its key.
+        _covered(record.tenants)
+        return messages.CreateApiKeyResponse(api_key=_shown_key(record), secret=secret)
+
+    async def RevokeApiKey(
+        self, request: messages.RevokeApiKeyRequest, context: Any
+    ) -> messages.RevokeApiKeyResponse:
+        """Make a credential worthless.
+
+        Errors: NOT_FOUND/API_KEY_NOT_FOUND, also for a key of tenants that the caller does not cover.
+        """
+        found = await self._api_keys.get(request.key_id)
+        covered = found is not None and all(caller().may(tenant) for tenant in found.tenants)
+        if not covered or not await self._api_keys.revoke(request.key_id):
+            raise NotFound("API_KEY_NOT_FOUND", "there is no such key", key_id=request.key_id)
+        return messages.RevokeApiKeyResponse()
+
+    def _shown(self, source: Source) -> source_pb2.Source:
+        row = source.row
+        return source_pb2.Source(
+            tenant=source.tenant,
+            tool=source.tool,
+            kind=source.kind,
+            title=row.title,
+            enabled=bool(source.usable) or not self._verifying,
+            schemes=[scheme.name for scheme in row.schemes],
+            secrets=[_shown_secret(entry, entry.ref in source.usable) for entry in source.secrets],
+            max_body_bytes=source.max_body_bytes,
+            content_types=row.content_types,
+            dedup_window=Duration(seconds=source.window_s),
+            occurrences_allowed=source.occurrences,
+            documentation_url=row.documentation_url,
+            checked_date=row.checked_date.isoformat(),
+        )
+
+
+def _shown_secret(entry: SecretEntry, usable: bool) -> source_pb2.SecretInfo:
+    info = source_pb2.SecretInfo(key_id=entry.name, reference=entry.ref, usable=usable)
+    if entry.not_before:
+        info.not_before_time.FromDatetime(entry.not_before)
+    if entry.not_after:
+        info.not_after_time.FromDatetime(entry.not_after)
+    return info
+
+
+def _shown_key(record: ApiKey) -> messages.ApiKey:
+    return messages.ApiKey(
+        key_id=record.key_id,
+        display_name=record.display_name,
+        tenants=record.tenants,
+        roles=[messages.Role.ValueType(role) for role in record.roles],
+        create_time=_timestamp(record.create_time),
+        expire_time=None if record.expire_time is None else _timestamp(record.expire_time),
+    )
+
+
+def _timestamp(unix_s: float) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromMicroseconds(round(unix_s * 1e6))
+    return timestamp
+
+
+def _problems(request: messages.CreateApiKeyRequest) -> dict[str, str]:
+    problems = {}
+    if not 1 <= len(request.display_name) <= LONGEST_DISPLAY_NAME or not request.display_name.isprintable():
+        problems["display_name"] = f"is 1 to {LONGEST_DISPLAY_NAME} printable characters"
+    if not request.tenants:
+        problems["tenants"] = "names at least one tenant, or * for all"
+    for tenant in request.tenants:
+        if tenant != ALL_TENANTS and not ROUTE_NAME.fullmatch(tenant):
+            problems["tenants"] = "a tenant is 1 to 63 of a-z, 0-9, - and _, or * for all"
+    if not request.roles or any(role not in _GRANTABLE for role in request.roles):
+        problems["roles"] = "names at least one of ROLE_READER, ROLE_WRITER, ROLE_OPERATOR"
+    if request.HasField("expire_time") and request.expire_time.seconds <= time.time():
+        problems["expire_time"] = "lies in the past"
+    if len(request.request_id) > LONGEST_REQUEST_ID:
+        problems["request_id"] = f"is at most {LONGEST_REQUEST_ID} characters"
+    return problems
+
+
+def _covered(tenants: Sequence[str]) -> None:
+    if not all(caller().may(tenant) for tenant in tenants):
+        raise PermissionDenied(
+            "TENANT_NOT_ALLOWED", "a key can't be given more tenants than the one that makes it"
+        )
+
+
+def _token_of(source: Source) -> str:
+    return base64.urlsafe_b64encode(f"{source.tenant}/{source.tool}".encode()).decode()
+
+
+def _route_of(token: str) -> tuple[str, str]:
+    if not token:
+        return ("", "")
+    try:
+        tenant, _, tool = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition("/")
+    except (binascii.Error, UnicodeDecodeError):
+        raise InvalidArgument("not a page token of ours", fields={"page_token": "is not valid"}) from None
+    return (tenant, tool)
