@@ -1,0 +1,49 @@
+"""How much is queued, for operators and for /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from webhook_shared.redis import Client
+from webhook_shared.telemetry import log
+
+from webhook_consumer import metrics
+from webhook_consumer.queue_redis import QUEUE_TROUBLE, Counts, RedisQueue
+
+GAUGE_PERIOD_S = 2.0
+
+
+class Backlog:
+    """The counts of all stages.
+
+    Args:
+        client: For the quarantine's length.
+        queues: The stages' queues.
+        quarantine: The stream of deliveries that could not be parsed.
+    """
+
+    def __init__(self, client: Client, queues: Sequence[RedisQueue], quarantine: str) -> None:
+        self.queues = queues
+        self._client = client
+        self._quarantine = quarantine
+
+    async def watch(self) -> None:
+        """Keep the gauges right for as long as it runs."""
+        while True:
+            try:
+                for queue in self.queues:
+                    _show(queue.lane.stage, await queue.counts())
+                metrics.quarantined.set(await self._client.xlen(self._quarantine))
+            except QUEUE_TROUBLE as error:
+                # The gauges keep what was true last; the reader says loudly that the queue is away.
+                log.debug("backlog.not_counted", error=type(error).__name__)
+            await asyncio.sleep(GAUGE_PERIOD_S)
+
+
+def _show(stage: str, counts: Counts) -> None:
+    metrics.lag.labels(stage).set(counts.waiting + counts.due)
+    metrics.in_flight.labels(stage).set(counts.in_flight)
+    metrics.delayed.labels(stage).set(counts.delayed)
+    metrics.dead.labels(stage).set(counts.dead)
+    metrics.oldest_age.labels(stage).set((counts.oldest_ms or 0) / 1000)

@@ -1,0 +1,101 @@
+"""What a stage works on, and what can become of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+UNKNOWN_TOOL = "unknown"
+
+
+class Entry(NamedTuple):
+    """One stream entry, as delivered to this process.
+
+    Attributes:
+        id: The stream's id: b"1763841234567-0".
+        fields: As they were added.
+        deliveries: How often it was handed to a worker, this time included.
+    """
+
+    id: bytes
+    fields: dict[bytes, bytes]
+    deliveries: int = 1
+
+    def text(self, name: bytes) -> str:
+        """A field as text; empty where it is absent or no text."""
+        try:
+            return self.fields.get(name, b"").decode()
+        except UnicodeDecodeError:
+            return ""
+
+    @property
+    def tool(self) -> str:
+        """The source's name; that of its context where the entry is about a context."""
+        return self.text(b"tool") or self.text(b"context_id").partition(":")[0] or UNKNOWN_TOOL
+
+    @property
+    def failures(self) -> int:
+        """How often a handler has failed on it."""
+        value = self.fields.get(b"attempt", b"")
+        return int(value) if value.isdigit() else 0
+
+
+class Cause(StrEnum):
+    """Why an entry was given up."""
+
+    UNDECODABLE = "undecodable"
+    PERMANENT = "permanent"
+    EXHAUSTED = "exhausted"
+    CRASH_LOOP = "crash_loop"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The effect is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """It failed and may succeed later.
+
+    Attributes:
+        detail: One line for operators, without payload.
+        after_s: The earliest time to come again, where the other side said so; seconds.
+        patient: Tried for as long as it takes: the failure says nothing about the entry.
+    """
+
+    detail: str
+    after_s: float | None = None
+    patient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """It can't succeed."""
+
+    cause: Cause
+    detail: str
+
+
+Outcome = Done | Retry | Dead
+DONE = Done()
+
+
+class Outage(Exception):
+    """What the stage as a whole needs is away: no entry is to blame, none is to be settled."""
+
+
+class Handler(Protocol):
+    """A stage's work."""
+
+    async def handle(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        """Work on a batch; one outcome per entry, in order.
+
+        Must be idempotent: an entry comes again whenever nobody knows how it went.
+
+        Raises:
+            Outage: Try the very same batch again later.
+        """
+        ...

@@ -1,0 +1,33 @@
+-- Where a stage's entries are, at one instant.
+-- KEYS 1: stream. 2: ZSET of due times. 3: ZSET of first arrivals. ARGV 1: group.
+-- Returns waiting, in flight, delayed, of these due, and the age of the oldest in ms (-1: none).
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local length = redis.call('XLEN', KEYS[1])
+local pending = 0
+local summary = redis.pcall('XPENDING', KEYS[1], ARGV[1])
+if not summary.err then
+  pending = summary[1]
+end
+local oldest = -1
+local head = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if head then
+  local first = head[1]
+  for at = 1, #head[2], 2 do
+    if head[2][at] == 'first_id' then
+      first = head[2][at + 1]
+    end
+  end
+  oldest = now - tonumber(string.match(first, '^%d+'))
+end
+local since = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+if since[2] then
+  oldest = math.max(oldest, now - tonumber(since[2]))
+end
+return {
+  math.max(length - pending, 0),
+  pending,
+  redis.call('ZCARD', KEYS[2]),
+  redis.call('ZCOUNT', KEYS[2], '-inf', now),
+  oldest,
+}

@@ -1,0 +1,98 @@
+"""The consumer's settings."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from webhook_shared.settings import (
+    Duration,
+    EncryptionSection,
+    Group,
+    IdentitySection,
+    ObservabilitySection,
+    ProcessSection,
+    RedisSection,
+    Section,
+    ServicesSection,
+    Settings,
+    setting,
+)
+
+
+class EnrichmentSection(Section):
+    """`webhook.consumer.enrichment`: stage two, from a changed context to one that is understood."""
+
+    stream: str = setting(
+        "webhook-enrichment", min_length=1, description="Where the context store queues changed contexts."
+    )
+    consumer_group: str = setting(
+        "webhook-enrichers", min_length=1, description="The group that reads that stream."
+    )
+    num_workers: int = setting(
+        4, ge=1, le=256, env="WEBHOOK_ENRICHMENT_WORKERS", description="Batches at once in one process."
+    )
+    batch_size: int = setting(16, ge=1, le=256, description="Most contexts of one call to intelligence.")
+    prefetch_count: int = setting(256, ge=1, le=100_000, description="Most contexts held by one process.")
+
+
+class ConsumerSection(Section):
+    """`webhook.consumer`: how the queue is worked off."""
+
+    stream: str = setting("webhook-events", min_length=1, description="Where the gateway queues events.")
+    consumer_group: str = setting(
+        "webhook-processors", min_length=1, description="The group that reads that stream."
+    )
+    num_workers: int = setting(
+        10, ge=1, le=1024, env="WEBHOOK_CONSUMER_WORKERS", description="Batches at once in one process."
+    )
+    batch_size: int = setting(100, ge=1, le=1000, description="Most events of one batch.")
+    block_timeout: Duration = setting(
+        timedelta(seconds=5),
+        ge=timedelta(milliseconds=1),
+        le=timedelta(minutes=5),
+        description="How long a read waits for the first event.",
+    )
+    max_retries: int = setting(3, ge=0, le=1000, description="Tries after the first one.")
+    dead_letter_stream: str = setting(
+        "webhook-events-dlq", min_length=1, description="Where events go that are given up."
+    )
+    prefetch_count: int = setting(
+        1000, ge=1, le=100_000, description="Most events held by one process: read, running or being settled."
+    )
+    claim_idle_time: Duration = setting(
+        timedelta(seconds=30),
+        ge=timedelta(milliseconds=100),
+        description="How long a process may be silent before another takes over what it held.",
+    )
+    retry_backoff_base: Duration = setting(
+        timedelta(seconds=1),
+        ge=timedelta(milliseconds=1),
+        description="Ceiling of the first retry's delay, which is random; doubles with each failure.",
+    )
+    retry_backoff_cap: Duration = setting(
+        timedelta(minutes=1), ge=timedelta(milliseconds=1), description="Highest ceiling of a delay."
+    )
+    quarantine_stream: str = setting(
+        "webhook-quarantine",
+        min_length=1,
+        description="Where the gateway keeps what was verified but can't be parsed; counted in the metrics.",
+    )
+    enrichment: EnrichmentSection = EnrichmentSection()
+
+
+class ConsumerWebhook(Group):
+    """`webhook`, as far as the consumer reads it."""
+
+    redis: RedisSection = RedisSection()
+    encryption: EncryptionSection = EncryptionSection()
+    identity: IdentitySection = IdentitySection()
+    services: ServicesSection = ServicesSection()
+    consumer: ConsumerSection = ConsumerSection()
+
+
+class ConsumerSettings(Settings):
+    """All of it."""
+
+    webhook: ConsumerWebhook = ConsumerWebhook()
+    observability: ObservabilitySection = ObservabilitySection()
+    process: ProcessSection = ProcessSection()

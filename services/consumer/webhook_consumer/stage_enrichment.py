@@ -1,0 +1,140 @@
+"""Stage two: from a context that has changed to one that is understood again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+
+import grpc
+from webhook_shared import telemetry
+from webhook_shared.errors import ServiceError
+
+from webhook_consumer import blame
+from webhook_consumer.context_client import ETAG_MISMATCH, ContextClient
+from webhook_consumer.enrichment import Insight, Known
+from webhook_consumer.entry import DONE, Cause, Dead, Entry, Outcome, Retry
+from webhook_consumer.intelligence_client import IntelligenceClient
+
+Where = tuple[str, str]
+
+# Read at first; more only where more is new.
+USUAL_EVENTS = 50
+MOST_EVENTS = 1000
+# How often a context that changes while it is read is read again at once.
+ROUNDS = 3
+CHANGING = Retry("the context changes faster than it is understood", patient=True)
+
+
+class EnrichmentStage:
+    """Has the contexts of a batch understood, and writes that back.
+
+    Enrichment is only ever late: an outage of a model provider, or of intelligence, delays it for as long
+    as it takes. A context that changed meanwhile is read again; one that never holds still gets what was
+    understood of it, and stays marked as changed.
+    """
+
+    def __init__(self, contexts: ContextClient, intelligence: IntelligenceClient) -> None:
+        self._contexts = contexts
+        self._intelligence = intelligence
+
+    async def handle(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        """One outcome per entry, in order.
+
+        Raises:
+            Outage: Context store or intelligence are away.
+        """
+        named = [(entry.text(b"tenant"), entry.text(b"context_id")) for entry in entries]
+        found: dict[Where, Outcome] = {}
+        # A context that stands here twice is understood once.
+        left = list(dict.fromkeys(where for where in named if all(where)))
+        with _traced(entries):
+            for attempt in range(ROUNDS):
+                outcomes = await self._round(left, even_if_changed=attempt == ROUNDS - 1)
+                found |= outcomes
+                left = [where for where in left if found[where] is CHANGING]
+                if not left:
+                    break
+        nameless = Dead(Cause.UNDECODABLE, "not a context: it lacks tenant or context_id")
+        return [found.get(where, nameless) for where in named]
+
+    async def _round(self, wheres: Sequence[Where], *, even_if_changed: bool) -> dict[Where, Outcome]:
+        outcomes: dict[Where, Outcome] = {}
+        contexts: list[Known] = []
+        for where, known in (await self._read(wheres)).items():
+            if isinstance(known, ServiceError):
+                outcomes[where] = _failure(known)
+            else:
+                contexts.append(known)
+        insights = await blame.each(self._intelligence.analyze, contexts)
+        for known, insight in zip(contexts, insights, strict=True):
+            where = (known.tenant, known.context_id)
+            if isinstance(insight, ServiceError):
+                outcomes[where] = _failure(insight)
+            else:
+                outcomes[where] = await self._write(known, insight, even_if_changed=even_if_changed)
+        return outcomes
+
+    async def _read(self, wheres: Sequence[Where]) -> dict[Where, Known | ServiceError]:
+        by_tenant: dict[str, list[str]] = defaultdict(list)
+        for tenant, context_id in wheres:
+            by_tenant[tenant].append(context_id)
+        found: dict[Where, Known | ServiceError] = {}
+        for tenant, context_ids in by_tenant.items():
+            for context_id, known in zip(context_ids, await self._known(tenant, context_ids), strict=True):
+                found[tenant, context_id] = known
+        return found
+
+    async def _known(self, tenant: str, context_ids: Sequence[str]) -> list[Known | ServiceError]:
+        read = partial(self._contexts.known, tenant, most_events=USUAL_EVENTS)
+        results = await blame.each(read, context_ids)
+        for at, known in enumerate(results):
+            if isinstance(known, Known) and not known.is_complete:
+                news = min(known.event_count - known.covered_event_count, MOST_EVENTS)
+                most = max(news, USUAL_EVENTS)
+                read_more = partial(self._contexts.known, tenant, most_events=most)
+                [results[at]] = await blame.each(read_more, [known.context_id])
+        return [replace(known, tenant=tenant) if isinstance(known, Known) else known for known in results]
+
+    async def _write(self, known: Known, insight: Insight, *, even_if_changed: bool) -> Outcome:
+        try:
+            await self._contexts.enrich(known, insight, even_if_changed=False)
+        except ServiceError as error:
+            if error.reason != ETAG_MISMATCH:
+                return _refused(error)
+        else:
+            return DONE
+        if even_if_changed:
+            try:
+                await self._contexts.enrich(known, insight, even_if_changed=True)
+            except ServiceError as error:
+                return _refused(error)
+        return CHANGING
+
+
+@contextmanager
+def _traced(entries: Sequence[Entry]) -> Iterator[None]:
+    # One span per traced webhook, so that each trace reaches what was understood of its context.
+    with ExitStack() as spans:
+        for entry in entries:
+            parent = entry.text(b"traceparent")
+            if telemetry.is_sampled(parent):
+                context_id = entry.text(b"context_id")
+                spans.enter_context(telemetry.span("webhook.enrich", parent, context_id=context_id))
+        yield
+
+
+def _failure(error: ServiceError) -> Outcome:
+    if error.code is grpc.StatusCode.NOT_FOUND:
+        # Deleted since it was queued.
+        return DONE
+    outcome = blame.failure(error)
+    return replace(outcome, patient=True) if isinstance(outcome, Retry) else outcome
+
+
+def _refused(error: ServiceError) -> Outcome:
+    if error.code in blame.OUTAGES:
+        return Retry(blame.detail_of(error), patient=True)
+    return _failure(error)
