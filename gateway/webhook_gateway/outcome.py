@@ -1,0 +1,66 @@
+"""What became of a delivery. HTTP and RPC each say it in their own words."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+
+class Accepted(NamedTuple):
+    """Durable: it is in a stream."""
+
+    event_id: str
+    quarantined: bool
+
+
+class Duplicate(NamedTuple):
+    """Had been accepted before."""
+
+    first_event_id: str
+
+
+class Answered(NamedTuple):
+    """A handshake, and what to say to it."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Refused(NamedTuple):
+    """Not let in."""
+
+    # As `webhook.security.v1.Refusal` without its prefix: "SIGNATURE_INVALID".
+    cause: str
+    # 0 where waiting does not help.
+    retry_after_s: float
+
+
+class Unavailable(NamedTuple):
+    """We could not decide or could not keep it; the sender should come again."""
+
+    # "security" or "redis".
+    missing: str
+    retry_after_s: float
+
+
+class Publication(NamedTuple):
+    """A sealed event on its way into a stream; not yet an outcome."""
+
+    event_id: str
+    tenant: str
+    tool: str
+    type: str
+    received_ms: int
+    schema: int
+    sealed: bytes
+    traceparent: str
+    dedup_key: str
+    window_ms: int
+    occurrences_allowed: int
+    quarantined: bool
+
+
+# Causes of a refusal that the sender can't mend; a cause that we don't know is one of them.
+OUR_FAULT = frozenset(("SECRET_UNAVAILABLE", "INTERNAL", "UNSPECIFIED"))
+
+Outcome: TypeAlias = Accepted | Duplicate | Answered | Refused | Unavailable

@@ -1,0 +1,241 @@
+"""Calls security: what the edge may know of the sources, and what becomes of deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import grpc
+import structlog
+from webhook.security.v1 import admission_pb2, admission_service_pb2, admission_service_pb2_grpc
+from webhook_shared.errors import ServiceError, Unavailable, from_rpc_error
+from webhook_shared.redis import Backoff
+
+from webhook_gateway import metrics
+from webhook_gateway.outcome import Answered, Publication, Refused
+from webhook_gateway.routes import Policy, Routes
+
+log = structlog.get_logger()
+
+# Of one Admit, as its contract says; the bytes leave room for the headers.
+MAX_DELIVERIES = 256
+MAX_BODY_BYTES = 48 * 2**20
+FIRST_REFRESH_CAP_S = 1.0
+
+# These are between the sender and this hop; nobody behind it has a use for them.
+_NOT_PASSED_ON = frozenset(
+    (
+        b"accept",
+        b"accept-encoding",
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+_CAUSES = {number: name.removeprefix("REFUSAL_") for name, number in admission_pb2.Refusal.items()}
+
+
+class Producer(NamedTuple):
+    """An internal producer that has proved who it is."""
+
+    key_id: str
+    type: str
+    delivery_id: str
+
+
+class Arrival(NamedTuple):
+    """A delivery as it came, over HTTP or from a producer.
+
+    Attributes:
+        headers: Names in lower case, repeated ones repeated.
+        received_ns: Unix time of the last byte of the body.
+        arrived_s: The same moment by `time.perf_counter()`.
+    """
+
+    tenant: str
+    tool: str
+    method: str
+    query: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    peer: str
+    received_ns: int
+    arrived_s: float
+    traceparent: str
+    producer: Producer | None = None
+
+
+Judged = Publication | Answered | Refused
+
+
+class SecurityClient:
+    """The gateway's side of `webhook.security.v1.AdmissionService`."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, admit_timeout_s: float) -> None:
+        self._stub = admission_service_pb2_grpc.AdmissionServiceStub(channel)
+        self._admit_timeout_s = admit_timeout_s
+        self._revision = ""
+
+    async def admit(self, arrivals: Sequence[Arrival]) -> list[Judged]:
+        """Have deliveries judged; one judgement each, in order.
+
+        Raises:
+            ServiceError: Security can't be reached in time, or fails.
+        """
+        request = admission_service_pb2.AdmitRequest()
+        deliveries = request.deliveries
+        for arrival in arrivals:
+            _fill(deliveries.add(), arrival)
+        try:
+            response = await self._stub.Admit(request, timeout=self._admit_timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        if len(response.verdicts) != len(arrivals):
+            raise Unavailable("VERDICTS_INCOMPLETE", "security did not judge every delivery")
+        return [
+            _judged(verdict, arrival) for verdict, arrival in zip(response.verdicts, arrivals, strict=True)
+        ]
+
+    async def policies(self) -> list[Policy] | None:
+        """The sources; None if nothing changed since the last time.
+
+        Raises:
+            ServiceError: Security can't be reached in time, or fails.
+        """
+        try:
+            response = await self._stub.ListEdgePolicies(
+                admission_service_pb2.ListEdgePoliciesRequest(), timeout=self._admit_timeout_s
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        if response.revision and response.revision == self._revision:
+            return None
+        self._revision = response.revision
+        return [
+            Policy(
+                tenant=policy.tenant,
+                tool=policy.tool,
+                max_body_bytes=policy.max_body_bytes,
+                content_types=frozenset(policy.content_types),
+                methods=tuple(policy.methods),
+                accepted_status=policy.accepted_status,
+                duplicate_status=policy.duplicate_status,
+            )
+            for policy in response.policies
+        ]
+
+
+class RouteKeeper:
+    """Keeps the routes as security has them. Security away: the last ones stay."""
+
+    def __init__(self, client: SecurityClient, routes: Routes, *, refresh_s: float) -> None:
+        self._client = client
+        self._routes = routes
+        self._refresh_s = refresh_s
+        self._asked_at_s = time.monotonic()
+        self.reachable = False
+
+    async def refresh(self) -> None:
+        """Ask once.
+
+        Raises:
+            ServiceError: Security can't be reached in time, or fails.
+        """
+        try:
+            policies = await self._client.policies()
+        except ServiceError:
+            self.reachable = False
+            metrics.policy_age.set(time.monotonic() - self._asked_at_s)
+            raise
+        if policies is not None:
+            self._routes.replace(policies)
+            log.info("routes.replaced", sources=len(policies))
+        self.reachable = True
+        self._asked_at_s = time.monotonic()
+        metrics.policy_age.set(0)
+
+    async def keep(self) -> None:
+        """Ask again and again, for ever."""
+        backoff = Backoff(base_s=0.05, cap_s=min(FIRST_REFRESH_CAP_S, self._refresh_s))
+        while True:
+            try:
+                await self.refresh()
+            except ServiceError as error:
+                log.warning("routes.refresh_failed", reason=error.reason)
+                await backoff.wait()
+            else:
+                backoff.reset()
+                await asyncio.sleep(self._refresh_s)
+
+
+@asynccontextmanager
+async def kept(keeper: RouteKeeper) -> AsyncIterator[None]:
+    """Keep the routes while the context lasts."""
+    with contextlib.suppress(ServiceError):
+        await keeper.refresh()
+    task = asyncio.create_task(keeper.keep())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _fill(delivery: admission_pb2.Delivery, arrival: Arrival) -> None:
+    delivery.tenant = arrival.tenant
+    delivery.tool = arrival.tool
+    delivery.method = arrival.method
+    delivery.query = arrival.query
+    delivery.body = arrival.body
+    delivery.peer_address = arrival.peer
+    delivery.traceparent = arrival.traceparent
+    time_ = delivery.received_time
+    time_.seconds, time_.nanos = divmod(arrival.received_ns, 1_000_000_000)
+    # Measured: 6 µs for GitHub's eleven headers this way, 10 µs by `extend` with ready-made ones.
+    add = delivery.headers.add
+    for name, value in arrival.headers:
+        if name not in _NOT_PASSED_ON:
+            add(name=name.decode("latin-1"), value=value)
+    if arrival.producer is not None:
+        delivery.producer.key_id = arrival.producer.key_id
+        delivery.producer.type = arrival.producer.type
+        delivery.producer.delivery_id = arrival.producer.delivery_id
+
+
+def _judged(verdict: admission_pb2.Verdict, arrival: Arrival) -> Judged:
+    outcome = verdict.outcome
+    if outcome == admission_pb2.OUTCOME_QUARANTINED and arrival.producer is not None:
+        # A producer of ours is told instead: it can mend what it sends.
+        return Refused("PAYLOAD_INVALID", 0)
+    if outcome in {admission_pb2.OUTCOME_ADMITTED, admission_pb2.OUTCOME_QUARANTINED}:
+        event = verdict.event
+        received, window = event.received_time, verdict.dedup_window
+        return Publication(
+            event_id=event.id,
+            tenant=event.tenant,
+            tool=event.tool,
+            type=event.type,
+            received_ms=received.seconds * 1000 + received.nanos // 1_000_000,
+            schema=event.schema,
+            sealed=event.sealed,
+            traceparent=event.traceparent,
+            dedup_key=verdict.dedup_key,
+            window_ms=window.seconds * 1000 + window.nanos // 1_000_000,
+            occurrences_allowed=verdict.occurrences_allowed,
+            quarantined=outcome == admission_pb2.OUTCOME_QUARANTINED,
+        )
+    if outcome == admission_pb2.OUTCOME_ANSWERED:
+        answer = verdict.answer
+        return Answered(answer.http_status, answer.content_type, answer.body)
+    wait = verdict.retry_after
+    return Refused(_CAUSES.get(verdict.refusal, "UNSPECIFIED"), wait.seconds + wait.nanos / 1_000_000_000)
