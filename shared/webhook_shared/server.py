@@ -90,8 +90,12 @@ async def serving(
             filters,
         )
 
+        # Neither is anybody's work; and a stream that its client ends early is closed in another context,
+        # which the tracer reports as an error.
         traced: grpc.aio.ServerInterceptor = aio_server_interceptor(  # type: ignore[no-untyped-call]
-            filter_=filters.negate(filters.health_check())
+            filter_=filters.negate(
+                filters.any_of(filters.health_check(), filters.service_prefix("grpc.reflection."))
+            )
         )
         interceptors.insert(0, traced)
     server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)

@@ -42,7 +42,7 @@ _FLAGS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false
 _BYTE_UNITS = {"B": 1, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 
 
-# What `env:NAME` refers to: the environment of the settings that were loaded last.
+# What `env:NAME` refers to while settings are loaded; later it is the process's own environment.
 _environment: ContextVar[Mapping[str, str]] = ContextVar("environment")
 
 
@@ -355,7 +355,14 @@ class Settings(BaseSettings):
             SettingsError: With everything that is wrong.
         """
         environment = os.environ if environ is None else environ
-        _environment.set(environment)
+        token = _environment.set(environment)
+        try:
+            return cls._from(file, environment)
+        finally:
+            _environment.reset(token)
+
+    @classmethod
+    def _from(cls, file: Path | None, environment: Mapping[str, str]) -> Self:
         problems: list[str] = []
         tree = read_file(config_file(file, environment), environment, owned_by(cls), problems)
         merged = _merge(tree, from_environment(cls, environment))

@@ -1,4 +1,4 @@
-"""Sealing and opening one event, with a shared and with a fresh data key: `python -m tests.bench.envelope`."""
+"""Sealing and opening an event, with a shared and a fresh data key: `python -m tests.bench.envelope`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import SecretStr
-
-from conftest import RedisServer
 from webhook_ops.samples import catalogue
 from webhook_shared import redis as store
 from webhook_shared.envelope import Keyring
+
+from conftest import RedisServer
 
 ROUNDS = 7
 PER_ROUND = 2_000

@@ -224,9 +224,9 @@ def test_words_are_replaced_and_dropped() -> None:
     words, chosen = Words(), random.Random(3)
     for i in range(200):
         words.put(f"c{chosen.randrange(20)}", "title", f"only{i}")
-    assert sorted(words.ranked("title")) == sorted(f"c{i}" for i in range(20))
+    assert sorted(words.strengths("title")) == sorted(f"c{i}" for i in range(20))
     for i in range(20):
         words.drop(f"c{i}")
         words.drop(f"c{i}")
-    assert list(words.ranked("title")) == []
+    assert words.strengths("title") == {}
     words.close()

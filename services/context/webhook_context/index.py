@@ -1,4 +1,4 @@
-"""The search index of one tenant: meaning and words, fused by rank."""
+"""The search index of one tenant: meaning and words, weighed together."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from webhook_context.contexts import Filter
 from webhook_context.vectors import Vectors
 from webhook_context.words import Words
 
-FUSED_FROM_EACH = 200
-"""How many of the best by meaning and by words take part, at least."""
-_RANK_DAMPING = 60
-"""Of reciprocal rank fusion: the usual value; it keeps one first place from outweighing everything."""
+MOST_SIMILAR = 200
+"""How many of the nearest by meaning take part, at least."""
+WEIGHT_OF_WORDS = 0.5
+"""Of all the query's words, beside a cosine of 1. Ranks are not fused: a first place by one shared word would
+outweigh any meaning."""
 
 
 class Model(NamedTuple):
@@ -104,13 +105,15 @@ class TenantIndex:
             FailedPrecondition: MODEL_MISMATCH; the index has vectors, but of other models.
         """
         with self._lock:
-            depth = max(most, FUSED_FROM_EACH)
-            similar = self._similar(query, wanted, depth)
-            worded = list(islice(filter(self._admits(wanted), self._words.ranked(query.text)), depth))
-            scores: dict[str, float] = {}
-            for ranking in (similar, worded):
-                for rank, context_id in enumerate(ranking, 1):
-                    scores[context_id] = scores.get(context_id, 0.0) + 1 / (_RANK_DAMPING + rank)
+            similar = self._similar(query, wanted, max(most, MOST_SIMILAR))
+            admits = self._admits(wanted)
+            worded = {
+                one: strength for one, strength in self._words.strengths(query.text).items() if admits(one)
+            }
+            scores = {
+                one: similar.get(one, 0.0) + WEIGHT_OF_WORDS * worded.get(one, 0.0)
+                for one in similar.keys() | worded.keys()
+            }
             best = sorted(scores, key=lambda one: (-scores[one], one))[:most]
             return [
                 Hit(one, scores[one], similar.get(one, 0.0), self._words.highlight(query.text, one))

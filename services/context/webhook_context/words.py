@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Sequence
 
 MOST_TERMS = 64
 MARK_BEFORE = MARK_AFTER = "**"
@@ -51,25 +53,48 @@ class Words:
             del self._ids[row]
             self._db.execute("DELETE FROM words WHERE rowid = ?", (row,))
 
-    def ranked(self, query: str) -> Iterator[str]:
-        """The ids of texts that have any of the query's words, the best first."""
-        if not (expression := _expression(query)):
-            return
-        found = self._db.execute(
-            "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, ?, 1.0), rowid",
-            (expression, _TITLE_WEIGHT),
+    def strengths(self, query: str) -> dict[str, float]:
+        """How well each text that has any of the query's words answers it, above 0 and at most 1.
+
+        The share of the query that a text holds, rare words counting for more, times its BM25 beside the
+        best one's: a text with one word of five is weak even where no other has any.
+        """
+        terms = _terms(query)
+        found = (
+            self._db.execute(
+                "SELECT rowid, -bm25(words, ?, 1.0) FROM words WHERE words MATCH ?",
+                (_TITLE_WEIGHT, _any_of(terms)),
+            ).fetchall()
+            if terms
+            else []
         )
-        for (row,) in found:
-            yield self._ids[row]
+        if not found:
+            return {}
+        best = max(score for _, score in found)
+        shares = self._shares(terms)
+        return {self._ids[row]: shares[row] * (score / best if best > 0 else 1.0) for row, score in found}
+
+    def _shares(self, terms: Sequence[str]) -> dict[int, float]:
+        held: dict[int, float] = defaultdict(float)
+        whole = 0.0
+        for term in terms:
+            rows = self._db.execute(
+                "SELECT rowid FROM words WHERE words MATCH ?", (_any_of([term]),)
+            ).fetchall()
+            weight = math.log1p(len(self._rows) / (1 + len(rows)))
+            whole += weight
+            for (row,) in rows:
+                held[row] += weight
+        return {row: weight / whole for row, weight in held.items()}
 
     def highlight(self, query: str, context_id: str) -> str:
         """The passage with most of the query's words, these between MARK_BEFORE and MARK_AFTER."""
-        row, expression = self._rows.get(context_id), _expression(query)
-        if row is None or not expression:
+        row, terms = self._rows.get(context_id), _terms(query)
+        if row is None or not terms:
             return ""
         found = self._db.execute(
             "SELECT snippet(words, -1, ?, ?, '…', ?) FROM words WHERE words MATCH ? AND rowid = ?",
-            (MARK_BEFORE, MARK_AFTER, _SNIPPET_WORDS, expression, row),
+            (MARK_BEFORE, MARK_AFTER, _SNIPPET_WORDS, _any_of(terms), row),
         ).fetchone()
         return str(found[0]) if found else ""
 
@@ -78,10 +103,13 @@ class Words:
         self._db.close()
 
 
-def _expression(query: str) -> str:
-    # Only letters and digits get through, each word quoted: nothing of FTS5's query language does.
+def _terms(query: str) -> list[str]:
+    # Only letters and digits get through.
     terms = list(dict.fromkeys(_TERM.findall(query.casefold())))
     # A text is not about what one looks for because it says "the"; unless nothing else is asked.
-    terms = [term for term in terms if term not in _STOP_WORDS] or terms
-    terms = terms[:MOST_TERMS]
+    return ([term for term in terms if term not in _STOP_WORDS] or terms)[:MOST_TERMS]
+
+
+def _any_of(terms: Sequence[str]) -> str:
+    # Each word quoted: nothing of FTS5's query language gets through.
     return " OR ".join(f'"{term}"' for term in terms)

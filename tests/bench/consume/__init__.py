@@ -1,0 +1,1 @@
+"""How fast one process works off the queue."""

@@ -1,0 +1,1 @@
+"""Webhooks per second at the door, beside a plain receiver."""

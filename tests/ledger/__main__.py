@@ -1,0 +1,46 @@
+"""`python -m tests.ledger`: run it, print it, write it down, and fail if anything is missing or twice."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tests.ledger import report
+from tests.ledger.killer import VICTIMS
+from tests.ledger.run import Plan, run
+
+FILE = Path("var/bench/ledger.json")
+CONTEXTS = 50
+QUICK_DELIVERIES, QUICK_CONTEXTS, QUICK_ROUNDS = 300, 10, 1
+
+quick = Plan(QUICK_DELIVERIES, QUICK_CONTEXTS, QUICK_ROUNDS, seed=1)
+
+
+def main(
+    deliveries: Annotated[int, typer.Option(min=1, help="How many webhooks to send.")] = 5000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to kill each process.")] = 4,
+    seed: Annotated[int, typer.Option(help="Decides about the order and moments of the kills.")] = 1,
+    *,
+    is_quick: Annotated[
+        bool, typer.Option("--quick", help="A few hundred webhooks, each process once.")
+    ] = False,
+) -> None:
+    """Send webhooks while every process, Redis included, is killed; account for each acknowledged one."""
+    if deliveries < rounds * len(VICTIMS):
+        raise typer.BadParameter("there must be a delivery for each kill")
+    plan = quick if is_quick else Plan(deliveries, min(CONTEXTS, deliveries), rounds, seed)
+    with tempfile.TemporaryDirectory(prefix="webhook-ledger-") as var:
+        result = asyncio.run(run(plan, Path(var)))
+    report.show(result, Console())
+    report.write(result, FILE)
+    sys.exit(0 if result.account.is_clean else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

