@@ -281,4 +281,7 @@ def _associated(head: bytes, tenant: str, binding: tuple[str, ...]) -> bytes:
 
 def _joined(*parts: bytes) -> bytes:
     # Length-prefixed, so that no two lists of parts join to the same bytes.
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    joined = b""
+    for part in parts:
+        joined += len(part).to_bytes(4, "big") + part
+    return joined

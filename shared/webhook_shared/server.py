@@ -147,7 +147,8 @@ async def _probe_forever(
 
 async def _answers(probe: Probe) -> bool:
     try:
-        await asyncio.wait_for(probe(), PROBE_TIMEOUT_S)
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            await probe()
     except Exception:  # noqa: BLE001  # whatever it is, the dependency is not there
         return False
     return True

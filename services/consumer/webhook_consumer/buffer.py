@@ -59,17 +59,23 @@ class Buffer:
         self._suspects.extend(entry for entry in fresh if entry.deliveries > self._suspicious)
         self._waiting.extend(entry for entry in fresh if entry.deliveries <= self._suspicious)
         async with self._arrived:
-            self._arrived.notify_all()
+            self._arrived.notify()
 
     async def take(self, most: int) -> list[Entry]:
         """The next batch, oldest first; waits for at least one entry. Empty once the buffer is closed."""
         async with self._arrived:
             await self._arrived.wait_for(lambda: self._waiting or self._suspects or self._closed)
-        if self._closed:
-            return []
-        if self._suspects:
-            return [self._suspects.popleft()]
-        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            if self._closed:
+                return []
+            if self._suspects:
+                batch = [self._suspects.popleft()]
+            else:
+                batch = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            if self._waiting or self._suspects:
+                # One worker wakes the next, a turn of the event loop later: all at once they would keep
+                # reads and acknowledgements waiting, and the server idle.
+                self._arrived.notify()
+        return batch
 
     def drop(self, ids: Iterable[bytes]) -> None:
         """Hold these no longer."""

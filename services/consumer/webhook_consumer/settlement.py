@@ -21,7 +21,7 @@ MOST_PER_ACK = 1000
 
 @dataclass
 class _Sorted:
-    done: list[bytes] = field(default_factory=list)
+    done: list[Entry] = field(default_factory=list)
     delayed: list[Delayed] = field(default_factory=list)
     dead: list[Burial] = field(default_factory=list)
 
@@ -49,7 +49,8 @@ class Settlement:
         if found.dead:
             await self._insist(lambda: self._queue.bury(found.dead))
         if found.done:
-            await self._acks.submit(found.done)
+            await self._acks.submit([entry.id for entry in found.done])
+            self._count(found.done)
         self._buffer.drop(entry.id for entry in entries)
 
     async def _acknowledge(self, batches: list[list[bytes]]) -> list[None]:
@@ -75,18 +76,20 @@ class Settlement:
                 ack_fenced.labels(self._metrics.stage).inc(len(lost))
             return
 
-    def _sort(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> _Sorted:
-        found = _Sorted()
-        processed: Counter[bytes | str] = Counter()
-        for entry, outcome in zip(entries, outcomes, strict=True):
-            if isinstance(outcome, Done):
-                found.done.append(entry.id)
-                processed[entry.fields.get(b"tool") or entry.tool] += 1
-            else:
-                self._sort_failure(entry, outcome, found)
-        for tool, count in processed.items():
+    def _count(self, done: Sequence[Entry]) -> None:
+        # By the raw name: a batch has few tools, and many entries.
+        counts = Counter(entry.fields.get(b"tool") or entry.tool for entry in done)
+        for tool, count in counts.items():
             name = tool.decode(errors="replace") if isinstance(tool, bytes) else tool
             self._metrics.processed.labels(name).inc(count)
+
+    def _sort(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> _Sorted:
+        found = _Sorted()
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            if isinstance(outcome, Done):
+                found.done.append(entry)
+            else:
+                self._sort_failure(entry, outcome, found)
         return found
 
     def _sort_failure(self, entry: Entry, outcome: Retry | Dead, found: _Sorted) -> None:
