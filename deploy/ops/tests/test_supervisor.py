@@ -147,7 +147,8 @@ async def test_a_killed_process_takes_its_own_children_along(screen: io.StringIO
 
 
 async def test_lines_that_are_too_long_are_cut_and_the_rest_goes_on(screen: io.StringIO) -> None:
-    script = f"print('x' * {module._LINE_LIMIT_BYTES * 3}); print('after', flush=True); import signal; signal.pause()"
+    too_long = module._LINE_LIMIT_BYTES * 3
+    script = f"import signal\nprint('x' * {too_long})\nprint('after', flush=True)\nsignal.pause()"
     async with Supervisor(LogView(screen)) as supervisor:
         child = await supervisor.start(command("worker", script))
         await until(lambda: "after" in child.last_lines)
