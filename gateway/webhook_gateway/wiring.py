@@ -23,8 +23,10 @@ from webhook_gateway.security_client import RouteKeeper, SecurityClient, kept
 from webhook_gateway.servicer import IngestServicer
 from webhook_gateway.settings import GatewaySettings
 
-# By measurement (docs/adr/0002-http-edge.md).
+# A quarter of what one Admit may hold. Not measured: the benchmark's 64 connections can't fill more.
 MAX_ITEMS = 64
+# Measured with 1, 2 and 4 in turn, three times each: 2 was fastest every time. With 1, judging and publishing
+# don't overlap; with 4, the batches are small and cost more calls.
 IN_FLIGHT = 2
 
 
