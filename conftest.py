@@ -107,8 +107,8 @@ async def redis(valkey: RedisSection) -> AsyncIterator[store.Client]:
 
 @pytest.fixture
 async def redis_server(tmp_path: Path) -> AsyncIterator[RedisServer]:
-    """A server of one's own, to stop and to kill."""
-    server = RedisServer(tmp_path)
+    """A server of one's own, to stop and to kill; it loses nothing by that."""
+    server = RedisServer(tmp_path, appendfsync="always")
     server.start()
     await server.answering()
     yield server
