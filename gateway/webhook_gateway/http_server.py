@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 
+from webhook_shared.tasks import ended
+
 from webhook_gateway.http_connection import Connection, Handler, Timeouts
 
 BACKLOG = 2048
@@ -95,7 +97,7 @@ async def serving(
     finally:
         listening.close()
         await server.drain(drain_s)
-        sweeper.cancel()
+        await ended([sweeper])
 
 
 def _port(sockets: tuple[socket.socket, ...]) -> int:

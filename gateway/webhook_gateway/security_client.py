@@ -14,6 +14,7 @@ import structlog
 from webhook.security.v1 import admission_pb2, admission_service_pb2, admission_service_pb2_grpc
 from webhook_shared.errors import ServiceError, Unavailable, from_rpc_error
 from webhook_shared.redis import Backoff
+from webhook_shared.tasks import ended
 
 from webhook_gateway import metrics
 from webhook_gateway.outcome import Answered, Publication, Refused
@@ -187,8 +188,7 @@ async def kept(keeper: RouteKeeper) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended([task])
 
 
 def _fill(delivery: admission_pb2.Delivery, arrival: Arrival) -> None:

@@ -14,6 +14,7 @@ from webhook_shared import redis as store
 from webhook_shared.envelope import Keyring
 from webhook_shared.identity import ApiKeys, Authenticator, Role
 from webhook_shared.server import Service, serving
+from webhook_shared.tasks import ended
 
 from webhook_security import catalogue, secrets
 from webhook_security.admin_servicer import SecurityAdminServicer
@@ -107,9 +108,7 @@ async def _background(registry: Registry, values: Values, keys: TenantKeys) -> A
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks)
 
 
 def _tell(registry: Registry, *, verifying: bool) -> None:
