@@ -7,14 +7,9 @@ from typing import Literal
 
 from webhook_shared.settings import (
     Duration,
-    Group,
-    IdentitySection,
-    ObservabilitySection,
-    ProcessSection,
-    RedisSection,
     Section,
-    ServicesSection,
-    Settings,
+    ServiceGroup,
+    ServiceSettings,
     setting,
 )
 
@@ -65,19 +60,14 @@ class MigrationSection(Section):
     )
 
 
-class GatewayWebhook(Group):
+class GatewayWebhook(ServiceGroup):
     """`webhook`, as far as the gateway reads it."""
 
-    redis: RedisSection = RedisSection()
-    identity: IdentitySection = IdentitySection()
-    services: ServicesSection = ServicesSection()
     gateway: GatewaySection = GatewaySection()
     migration: MigrationSection = MigrationSection()
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(ServiceSettings):
     """The settings of the gateway's process."""
 
     webhook: GatewayWebhook = GatewayWebhook()
-    observability: ObservabilitySection = ObservabilitySection()
-    process: ProcessSection = ProcessSection()

@@ -19,7 +19,7 @@ from webhook_shared.tasks import ended
 
 log = structlog.get_logger()
 
-S = TypeVar("S", bound=configuration.Settings)
+S = TypeVar("S", bound=configuration.ServiceSettings)
 
 EXIT_CONFIGURATION = 2
 # Made before Python looks for garbage; a batch of parsed webhooks makes tens of thousands.
@@ -42,8 +42,7 @@ def run(
         settings = settings_type.load()
     except configuration.SettingsError as error:
         _refuse(service, error.problems)
-    observability = getattr(settings, "observability", configuration.ObservabilitySection())
-    process = getattr(settings, "process", configuration.ProcessSection())
+    observability, process = settings.observability, settings.process
     telemetry.configure_logging(service, observability.logging)
     for line in configuration.unfinished(settings):
         log.warning("settings.unfinished", key=line)

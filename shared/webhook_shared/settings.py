@@ -375,6 +375,21 @@ class Settings(BaseSettings):
         return settings
 
 
+class ServiceGroup(Group):
+    """`webhook`, as far as every service reads it; each adds its own sections."""
+
+    redis: RedisSection = RedisSection()
+    identity: IdentitySection = IdentitySection()
+    services: ServicesSection = ServicesSection()
+
+
+class ServiceSettings(Settings):
+    """What every process of ours is told; each service adds its `webhook`."""
+
+    observability: ObservabilitySection = ObservabilitySection()
+    process: ProcessSection = ProcessSection()
+
+
 def config_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:
     """The file to read: the one that is named, or the usual one if it is there."""
     if file is not None:

@@ -7,14 +7,9 @@ from datetime import timedelta
 from webhook_shared.settings import (
     Duration,
     EncryptionSection,
-    Group,
-    IdentitySection,
-    ObservabilitySection,
-    ProcessSection,
-    RedisSection,
     Section,
-    ServicesSection,
-    Settings,
+    ServiceGroup,
+    ServiceSettings,
     setting,
 )
 
@@ -80,19 +75,14 @@ class ConsumerSection(Section):
     enrichment: EnrichmentSection = EnrichmentSection()
 
 
-class ConsumerWebhook(Group):
+class ConsumerWebhook(ServiceGroup):
     """`webhook`, as far as the consumer reads it."""
 
-    redis: RedisSection = RedisSection()
     encryption: EncryptionSection = EncryptionSection()
-    identity: IdentitySection = IdentitySection()
-    services: ServicesSection = ServicesSection()
     consumer: ConsumerSection = ConsumerSection()
 
 
-class ConsumerSettings(Settings):
+class ConsumerSettings(ServiceSettings):
     """All of it."""
 
     webhook: ConsumerWebhook = ConsumerWebhook()
-    observability: ObservabilitySection = ObservabilitySection()
-    process: ProcessSection = ProcessSection()

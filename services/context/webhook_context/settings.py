@@ -9,15 +9,10 @@ from pydantic import SecretStr, model_validator
 from webhook_shared.settings import (
     Duration,
     EncryptionSection,
-    Group,
-    IdentitySection,
-    ObservabilitySection,
-    ProcessSection,
-    RedisSection,
     Secret,
     Section,
-    ServicesSection,
-    Settings,
+    ServiceGroup,
+    ServiceSettings,
     setting,
 )
 
@@ -99,20 +94,15 @@ class ColdStorageSection(Section):
         return self
 
 
-class ContextWebhook(Group):
+class ContextWebhook(ServiceGroup):
     """`webhook`, as far as the context store reads it."""
 
-    redis: RedisSection = RedisSection()
     encryption: EncryptionSection = EncryptionSection()
-    identity: IdentitySection = IdentitySection()
-    services: ServicesSection = ServicesSection()
     context_lifecycle: ContextLifecycleSection = ContextLifecycleSection()
     cold_storage: ColdStorageSection = ColdStorageSection()
 
 
-class ContextSettings(Settings):
+class ContextSettings(ServiceSettings):
     """All that one process of the context store reads."""
 
     webhook: ContextWebhook = ContextWebhook()
-    observability: ObservabilitySection = ObservabilitySection()
-    process: ProcessSection = ProcessSection()

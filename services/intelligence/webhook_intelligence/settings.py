@@ -9,15 +9,10 @@ from typing import Literal, Self
 from pydantic import SecretStr, model_validator
 from webhook_shared.settings import (
     Duration,
-    Group,
-    IdentitySection,
-    ObservabilitySection,
-    ProcessSection,
-    RedisSection,
     Secret,
     Section,
-    ServicesSection,
-    Settings,
+    ServiceGroup,
+    ServiceSettings,
     setting,
 )
 
@@ -197,18 +192,13 @@ class AISection(Section):
             )
 
 
-class IntelligenceWebhook(Group):
+class IntelligenceWebhook(ServiceGroup):
     """The sections under `webhook:` that intelligence reads."""
 
-    redis: RedisSection = RedisSection()
-    identity: IdentitySection = IdentitySection()
-    services: ServicesSection = ServicesSection()
     ai: AISection = AISection()
 
 
-class IntelligenceSettings(Settings):
+class IntelligenceSettings(ServiceSettings):
     """All that intelligence can be told."""
 
     webhook: IntelligenceWebhook = IntelligenceWebhook()
-    observability: ObservabilitySection = ObservabilitySection()
-    process: ProcessSection = ProcessSection()

@@ -12,14 +12,9 @@ from webhook_shared.settings import (
     Duration,
     EncryptionSection,
     FromEnvironment,
-    Group,
-    IdentitySection,
-    ObservabilitySection,
-    ProcessSection,
-    RedisSection,
     Section,
-    ServicesSection,
-    Settings,
+    ServiceGroup,
+    ServiceSettings,
     setting,
 )
 
@@ -201,23 +196,18 @@ class DeduplicationSection(Section):
     bloom_filter_hash_funcs: int = setting(4, ge=1, not_yet=_BLOOM_COMES, description="Hashes per entry.")
 
 
-class SecurityWebhook(Group):
+class SecurityWebhook(ServiceGroup):
     """`webhook`, as far as this service reads it."""
 
-    redis: RedisSection = RedisSection()
     encryption: EncryptionSection = EncryptionSection()
-    identity: IdentitySection = IdentitySection()
-    services: ServicesSection = ServicesSection()
     security: SecuritySection = SecuritySection()
     deduplication: DeduplicationSection = DeduplicationSection()
 
 
-class SecuritySettings(Settings):
+class SecuritySettings(ServiceSettings):
     """Everything that this process reads."""
 
     webhook: SecurityWebhook = SecurityWebhook()
-    observability: ObservabilitySection = ObservabilitySection()
-    process: ProcessSection = ProcessSection()
 
 
 def as_unix(moment: datetime | None, otherwise: float) -> float:
