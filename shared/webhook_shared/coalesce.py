@@ -26,6 +26,9 @@ class Coalescer(Generic[T, R]):
         in_flight: Most batches under way at once.
         max_weight: Most weight of one batch, unless a single item is heavier.
         weigh: The weight of an item; needed with `max_weight`.
+        joins_at: A batch joins others that are under way only when it has grown to this share of their
+            mean size. With 0 it goes at once, which is soonest for the item and, where a batch costs much
+            more than an item, late for all.
     """
 
     def __init__(
@@ -36,14 +39,17 @@ class Coalescer(Generic[T, R]):
         in_flight: int = 1,
         max_weight: int | None = None,
         weigh: Callable[[T], int] | None = None,
+        joins_at: float = 0.0,
     ) -> None:
         self._flush = flush
         self._max_items = max_items
         self._free = in_flight
         self._max_weight = max_weight
         self._weigh = weigh
+        self._joins_at = joins_at
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], int] = {}
+        self._under_way = 0
         self._scheduled = False
 
     async def __aenter__(self) -> Self:
@@ -65,21 +71,30 @@ class Coalescer(Generic[T, R]):
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future))
         # One turn of the loop later, so that all who arrive in this turn share the batch.
-        if self._free and not self._scheduled:
+        if not self._scheduled and self._is_due():
             self._scheduled = True
             loop.call_soon(self._start)
         return future
 
+    def _is_due(self) -> bool:
+        """Whether what waits is a batch that may go and is worth it."""
+        if not self._free or not self._waiting:
+            return False
+        mean_size = self._under_way / len(self._running) if self._running else 0
+        return len(self._waiting) >= self._joins_at * mean_size
+
     def _start(self) -> None:
         self._scheduled = False
-        while self._free and self._waiting:
+        while self._is_due():
+            batch = self._take()
+            task = asyncio.get_running_loop().create_task(self._run(batch))
+            self._running[task] = len(batch)
+            self._under_way += len(batch)
             self._free -= 1
-            task = asyncio.get_running_loop().create_task(self._run(self._take()))
-            self._running.add(task)
             task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._under_way -= self._running.pop(task)
         self._free += 1
         self._start()
 

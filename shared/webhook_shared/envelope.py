@@ -19,9 +19,10 @@ import hmac
 import os
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -52,6 +53,7 @@ DATA_KEY_AGE_S = 600.0
 # How soon every process notices a change in a tenant's key table.
 KEY_TABLE_AGE_S = 10.0
 OPENED_KEYS = 8192
+OWNERS = 8192
 SHORTEST_MASTER_KEY = 32
 
 
@@ -69,6 +71,20 @@ class UnknownFormat(EnvelopeError):
 
 class UnknownKey(EnvelopeError):
     """Sealed under a tenant key that the key table does not have (now)."""
+
+
+class Envelope(NamedTuple):
+    """What is to be opened.
+
+    Attributes:
+        tenant: Whose it is.
+        sealed: The bytes.
+        binding: As it was sealed with.
+    """
+
+    tenant: str
+    sealed: bytes
+    binding: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -159,22 +175,29 @@ class Keyring:
         return _TenantKey(identity, salt, AESGCM(HKDF(SHA512(), 32, salt, info).derive(self._master)))
 
     def seal(
-        self, tenant: str, content: bytes, *binding: str, dictionary: str = "", fresh: bool = False
+        self,
+        tenant: str,
+        content: bytes,
+        *binding: str,
+        dictionary: str = "",
+        level: int = compression.LEVEL,
+        fresh: bool = False,
     ) -> bytes:
         """Seal content so that it opens only for this tenant and binding.
 
         Args:
             tenant: Prepared before.
             content: At most LARGEST_CONTENT_BYTES.
-            binding: What the content belongs to: ("event", id).
+            binding: What the content belongs to, its name last: ("event", id).
             dictionary: The compression dictionary's name: "github".
+            level: How hard zstd tries.
             fresh: With a data key of its own.
 
         Raises:
             UnknownKey: The tenant was not prepared.
         """
         key = self._data_key(tenant, fresh=fresh)
-        packed = compression.compress(content, dictionary)
+        packed = compression.compress(content, dictionary, level=level)
         nonce = os.urandom(12)
         if packed is None:
             head = key.prefix_plain + _CONTENT.pack(compression.NO_DICTIONARY, len(content), nonce)
@@ -192,6 +215,28 @@ class Keyring:
             UnknownFormat: Of a newer version.
             UnknownKey: The tenant was not prepared, or its table lacks the key.
         """
+        body = self._decrypt(tenant, sealed, binding)
+        if isinstance(body, bytes):
+            return body
+        try:
+            return compression.decompress(*body)
+        except compression.CompressionError as error:
+            raise Undecodable(str(error)) from None
+
+    def open_all(self, envelopes: Sequence[Envelope]) -> list[bytes | EnvelopeError]:
+        """As `open` does it, but many at once, which costs less; an error stands in its place."""
+        found: list[bytes | EnvelopeError | compression.Frame] = []
+        for tenant, sealed, binding in envelopes:
+            try:
+                found.append(self._decrypt(tenant, sealed, binding))
+            except EnvelopeError as error:
+                found.append(error)
+        contents = iter(
+            compression.decompress_all([each for each in found if isinstance(each, compression.Frame)])
+        )
+        return [_content(next(contents)) if isinstance(each, compression.Frame) else each for each in found]
+
+    def _decrypt(self, tenant: str, sealed: bytes, binding: tuple[str, ...]) -> bytes | compression.Frame:
         if len(sealed) < HEADER_BYTES + TAG_BYTES or sealed[:4] != MAGIC:
             raise Undecodable("not an envelope")
         if sealed[4] != SUITE or sealed[_CODEC_AT] > CODEC_ZSTD:
@@ -204,12 +249,7 @@ class Keyring:
             body = cipher.decrypt(nonce, sealed[HEADER_BYTES:], _associated(sealed, tenant, binding))
         except InvalidTag:
             raise Undecodable("tampered with, or bound to something else") from None
-        if sealed[_CODEC_AT] == CODEC_PLAIN:
-            return body
-        try:
-            return compression.decompress(body, dictionary, size)
-        except compression.CompressionError as error:
-            raise Undecodable(str(error)) from None
+        return body if sealed[_CODEC_AT] == CODEC_PLAIN else compression.Frame(body, dictionary, size)
 
     def _data_key(self, tenant: str, *, fresh: bool) -> _DataKey:
         if fresh:
@@ -256,6 +296,10 @@ class Keyring:
         return cipher
 
 
+def _content(opened: bytes | compression.CompressionError) -> bytes | EnvelopeError:
+    return Undecodable(str(opened)) if isinstance(opened, compression.CompressionError) else opened
+
+
 def _checked(master_key: SecretStr) -> bytes:
     secret = master_key.get_secret_value()
     if len(secret) < SHORTEST_MASTER_KEY or len(set(secret)) < SHORTEST_MASTER_KEY // 4:
@@ -276,7 +320,14 @@ def _wrap_binding(tenant: str, key_id: bytes) -> bytes:
 
 
 def _associated(head: bytes, tenant: str, binding: tuple[str, ...]) -> bytes:
-    return head[:_AUTHENTICATED] + _joined(tenant.encode(), *[part.encode() for part in binding])
+    *kind, name = binding
+    last = name.encode()
+    return head[:_AUTHENTICATED] + _owner(tenant, *kind) + len(last).to_bytes(4, "big") + last
+
+
+@lru_cache(maxsize=OWNERS)
+def _owner(*parts: str) -> bytes:
+    return _joined(*[part.encode() for part in parts])
 
 
 def _joined(*parts: bytes) -> bytes:

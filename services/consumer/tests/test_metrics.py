@@ -23,8 +23,9 @@ PROMISED = (
 def test_a_distribution_counts_as_a_histogram_does():
     registry = CollectorRegistry()
     distribution = Distribution("seconds", "of something", registry)
-    distribution.observe([0.0005, 0.001, 0.3, 4000])
-    distribution.observe_equal(0.02, 10)
+    for seconds in (0.0005, 0.001, 0.3, 4000):
+        distribution.observe(seconds, 1)
+    distribution.observe(0.02, 10)
     value = registry.get_sample_value
     assert value("seconds_count") == 14
     assert value("seconds_sum") == 0.0005 + 0.001 + 0.3 + 4000 + 0.02 * 10

@@ -107,8 +107,8 @@ class Worker:
 
     async def _work(self) -> None:
         while batch := await self._buffer.take(self._limits.batch):
-            now_ms = time.time() * 1000
-            self._metrics.dwell.observe((now_ms - int(entry.id.partition(b"-")[0])) / 1000 for entry in batch)
+            queued_ms = int(batch[0].id.partition(b"-")[0])
+            self._metrics.dwell.observe(time.time() - queued_ms / 1000, len(batch))
             if self._buffer.is_suspect(batch[0]):
                 await self._run_alone(batch[0])
             else:
@@ -120,7 +120,7 @@ class Worker:
         if outcomes is None:
             await self._hand_back([entry.id for entry in batch])
             return
-        self._metrics.duration.observe_equal(time.perf_counter() - started, len(batch))
+        self._metrics.duration.observe(time.perf_counter() - started, len(batch))
         await self._settlement.settle(batch, outcomes)
 
     async def _run_alone(self, suspect: Entry) -> None:

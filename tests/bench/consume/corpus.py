@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 from webhook.event.v1.event_pb2 import Trust, WebhookEvent
+from webhook_shared.compression import QUICK_LEVEL
 from webhook_shared.envelope import Keyring
 
 EXAMPLES = Path("node_modules/@octokit/webhooks-examples/api.github.com/index.json")
@@ -100,7 +101,9 @@ def entries(
             "type": payload.type,
             "received": now_ms,
             "schema": "1",
-            "sealed": keyring.seal(TENANT, event.SerializeToString(), "event", event_id, dictionary="github"),
+            "sealed": keyring.seal(
+                TENANT, event.SerializeToString(), "event", event_id, dictionary="github", level=QUICK_LEVEL
+            ),
         }
 
 
