@@ -23,24 +23,31 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from webhook.status.v1 import status_pb2 as webhook_dot_status_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&webhook/ingest/v1/ingest_service.proto\x12\x11webhook.ingest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ewebhook/status/v1/status.proto\"W\n\x13IngestEventsRequest\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .webhook.ingest.v1.ProducedEvent\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"Q\n\rProducedEvent\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\"H\n\x14IngestEventsResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.webhook.ingest.v1.IngestResult\"\x92\x01\n\x0cIngestResult\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12-\n\x06status\x18\x03 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration2p\n\rIngestService\x12_\n\x0cIngestEvents\x12&.webhook.ingest.v1.IngestEventsRequest\x1a\'.webhook.ingest.v1.IngestEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&webhook/ingest/v1/ingest_service.proto\x12\x11webhook.ingest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewebhook/status/v1/status.proto\"W\n\x13IngestEventsRequest\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .webhook.ingest.v1.ProducedEvent\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"Q\n\rProducedEvent\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\"H\n\x14IngestEventsResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.webhook.ingest.v1.IngestResult\"\x92\x01\n\x0cIngestResult\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12-\n\x06status\x18\x03 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\x12.\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"H\n\x11TailEventsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05tools\x18\x02 \x03(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"i\n\x12TailEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .webhook.ingest.v1.AcceptedEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x0b\n\x03gap\x18\x03 \x01(\x08\"\xaa\x01\n\rAcceptedEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x31\n\rreceived_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x13\n\x0bquarantined\x18\x07 \x01(\x08\x32\xcd\x01\n\rIngestService\x12_\n\x0cIngestEvents\x12&.webhook.ingest.v1.IngestEventsRequest\x1a\'.webhook.ingest.v1.IngestEventsResponse\x12[\n\nTailEvents\x12$.webhook.ingest.v1.TailEventsRequest\x1a%.webhook.ingest.v1.TailEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'webhook.ingest.v1.ingest_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INGESTEVENTSREQUEST']._serialized_start=125
-  _globals['_INGESTEVENTSREQUEST']._serialized_end=212
-  _globals['_PRODUCEDEVENT']._serialized_start=214
-  _globals['_PRODUCEDEVENT']._serialized_end=295
-  _globals['_INGESTEVENTSRESPONSE']._serialized_start=297
-  _globals['_INGESTEVENTSRESPONSE']._serialized_end=369
-  _globals['_INGESTRESULT']._serialized_start=372
-  _globals['_INGESTRESULT']._serialized_end=518
-  _globals['_INGESTSERVICE']._serialized_start=520
-  _globals['_INGESTSERVICE']._serialized_end=632
+  _globals['_INGESTEVENTSREQUEST']._serialized_start=158
+  _globals['_INGESTEVENTSREQUEST']._serialized_end=245
+  _globals['_PRODUCEDEVENT']._serialized_start=247
+  _globals['_PRODUCEDEVENT']._serialized_end=328
+  _globals['_INGESTEVENTSRESPONSE']._serialized_start=330
+  _globals['_INGESTEVENTSRESPONSE']._serialized_end=402
+  _globals['_INGESTRESULT']._serialized_start=405
+  _globals['_INGESTRESULT']._serialized_end=551
+  _globals['_TAILEVENTSREQUEST']._serialized_start=553
+  _globals['_TAILEVENTSREQUEST']._serialized_end=625
+  _globals['_TAILEVENTSRESPONSE']._serialized_start=627
+  _globals['_TAILEVENTSRESPONSE']._serialized_end=732
+  _globals['_ACCEPTEDEVENT']._serialized_start=735
+  _globals['_ACCEPTEDEVENT']._serialized_end=905
+  _globals['_INGESTSERVICE']._serialized_start=908
+  _globals['_INGESTSERVICE']._serialized_end=1113
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class IngestServiceStub:
     """Takes events from internal producers, with the same limits, deduplication and sealing as the HTTP
-    edge. Role: writer, for the tenant of the credential.
+    edge. Roles: writer to ingest and operator to tail, for the tenants of the credential.
     """
 
     def __init__(self, channel):
@@ -41,18 +41,42 @@ class IngestServiceStub:
                 request_serializer=webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.IngestEventsRequest.SerializeToString,
                 response_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.IngestEventsResponse.FromString,
                 _registered_method=True)
+        self.TailEvents = channel.unary_stream(
+                '/webhook.ingest.v1.IngestService/TailEvents',
+                request_serializer=webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.TailEventsRequest.SerializeToString,
+                response_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.TailEventsResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
     """Takes events from internal producers, with the same limits, deduplication and sealing as the HTTP
-    edge. Role: writer, for the tenant of the credential.
+    edge. Roles: writer to ingest and operator to tail, for the tenants of the credential.
     """
 
     def IngestEvents(self, request, context):
         """Stores each event durably before it answers OK for it. One bad item never fails its neighbours.
 
         Errors of an item: INVALID_ARGUMENT/FIELD_INVALID, INVALID_ARGUMENT/PAYLOAD_INVALID,
-        RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE, UNAVAILABLE/STREAM_UNREACHABLE (safe to retry).
+        RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED/RATE_LIMITED (with the time to wait),
+        UNAVAILABLE/STREAM_UNREACHABLE (safe to retry).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TailEvents(self, request, context):
+        """Follows what all gateways accept, for people who look: what came, never what it said.
+
+        The first response carries no event: what is accepted after it is seen. Each response carries a token
+        to go on from. While an entry of the feed is kept none is skipped, and where some are gone before they
+        could be read `gap` says so. The feed holds at least the newest 2,000 events, is kept for ten minutes
+        after the last reader, and is written only while somebody reads; nothing in it decides what becomes of
+        an event, and a gateway that is killed takes its last tenth of a second of the feed with it.
+
+        A stream ends with OK after an hour and when the gateway stops: go on with the last token.
+
+        Errors: INVALID_ARGUMENT/FIELD_INVALID, PERMISSION_DENIED/TENANT_NOT_ALLOWED,
+        RESOURCE_EXHAUSTED/TOO_MANY_TAILS, UNAVAILABLE/STORE_UNREACHABLE (safe to retry with the token).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,6 +90,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     request_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.IngestEventsRequest.FromString,
                     response_serializer=webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.IngestEventsResponse.SerializeToString,
             ),
+            'TailEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailEvents,
+                    request_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.TailEventsRequest.FromString,
+                    response_serializer=webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.TailEventsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'webhook.ingest.v1.IngestService', rpc_method_handlers)
@@ -76,7 +105,7 @@ def add_IngestServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class IngestService:
     """Takes events from internal producers, with the same limits, deduplication and sealing as the HTTP
-    edge. Role: writer, for the tenant of the credential.
+    edge. Roles: writer to ingest and operator to tail, for the tenants of the credential.
     """
 
     @staticmethod
@@ -96,6 +125,33 @@ class IngestService:
             '/webhook.ingest.v1.IngestService/IngestEvents',
             webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.IngestEventsRequest.SerializeToString,
             webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.IngestEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.ingest.v1.IngestService/TailEvents',
+            webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.TailEventsRequest.SerializeToString,
+            webhook_dot_ingest_dot_v1_dot_ingest__service__pb2.TailEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

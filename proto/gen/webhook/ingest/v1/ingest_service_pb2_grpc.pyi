@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class IngestServiceStub:
     """Takes events from internal producers, with the same limits, deduplication and sealing as the HTTP
-    edge. Role: writer, for the tenant of the credential.
+    edge. Roles: writer to ingest and operator to tail, for the tenants of the credential.
     """
 
     @_typing.overload
@@ -39,13 +39,28 @@ class IngestServiceStub:
     """Stores each event durably before it answers OK for it. One bad item never fails its neighbours.
 
     Errors of an item: INVALID_ARGUMENT/FIELD_INVALID, INVALID_ARGUMENT/PAYLOAD_INVALID,
-    RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE, UNAVAILABLE/STREAM_UNREACHABLE (safe to retry).
+    RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED/RATE_LIMITED (with the time to wait),
+    UNAVAILABLE/STREAM_UNREACHABLE (safe to retry).
+    """
+    TailEvents: _grpc.UnaryStreamMultiCallable[_ingest_service_pb2.TailEventsRequest, _ingest_service_pb2.TailEventsResponse]
+    """Follows what all gateways accept, for people who look: what came, never what it said.
+
+    The first response carries no event: what is accepted after it is seen. Each response carries a token
+    to go on from. While an entry of the feed is kept none is skipped, and where some are gone before they
+    could be read `gap` says so. The feed holds at least the newest 2,000 events, is kept for ten minutes
+    after the last reader, and is written only while somebody reads; nothing in it decides what becomes of
+    an event, and a gateway that is killed takes its last tenth of a second of the feed with it.
+
+    A stream ends with OK after an hour and when the gateway stops: go on with the last token.
+
+    Errors: INVALID_ARGUMENT/FIELD_INVALID, PERMISSION_DENIED/TENANT_NOT_ALLOWED,
+    RESOURCE_EXHAUSTED/TOO_MANY_TAILS, UNAVAILABLE/STORE_UNREACHABLE (safe to retry with the token).
     """
 
 @_typing.type_check_only
 class IngestServiceAsyncStub(IngestServiceStub):
     """Takes events from internal producers, with the same limits, deduplication and sealing as the HTTP
-    edge. Role: writer, for the tenant of the credential.
+    edge. Roles: writer to ingest and operator to tail, for the tenants of the credential.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -53,12 +68,27 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Stores each event durably before it answers OK for it. One bad item never fails its neighbours.
 
     Errors of an item: INVALID_ARGUMENT/FIELD_INVALID, INVALID_ARGUMENT/PAYLOAD_INVALID,
-    RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE, UNAVAILABLE/STREAM_UNREACHABLE (safe to retry).
+    RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED/RATE_LIMITED (with the time to wait),
+    UNAVAILABLE/STREAM_UNREACHABLE (safe to retry).
+    """
+    TailEvents: _aio.UnaryStreamMultiCallable[_ingest_service_pb2.TailEventsRequest, _ingest_service_pb2.TailEventsResponse]  # type: ignore[assignment]
+    """Follows what all gateways accept, for people who look: what came, never what it said.
+
+    The first response carries no event: what is accepted after it is seen. Each response carries a token
+    to go on from. While an entry of the feed is kept none is skipped, and where some are gone before they
+    could be read `gap` says so. The feed holds at least the newest 2,000 events, is kept for ten minutes
+    after the last reader, and is written only while somebody reads; nothing in it decides what becomes of
+    an event, and a gateway that is killed takes its last tenth of a second of the feed with it.
+
+    A stream ends with OK after an hour and when the gateway stops: go on with the last token.
+
+    Errors: INVALID_ARGUMENT/FIELD_INVALID, PERMISSION_DENIED/TENANT_NOT_ALLOWED,
+    RESOURCE_EXHAUSTED/TOO_MANY_TAILS, UNAVAILABLE/STORE_UNREACHABLE (safe to retry with the token).
     """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes events from internal producers, with the same limits, deduplication and sealing as the HTTP
-    edge. Role: writer, for the tenant of the credential.
+    edge. Roles: writer to ingest and operator to tail, for the tenants of the credential.
     """
 
     @_abc_1.abstractmethod
@@ -70,7 +100,28 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores each event durably before it answers OK for it. One bad item never fails its neighbours.
 
         Errors of an item: INVALID_ARGUMENT/FIELD_INVALID, INVALID_ARGUMENT/PAYLOAD_INVALID,
-        RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE, UNAVAILABLE/STREAM_UNREACHABLE (safe to retry).
+        RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED/RATE_LIMITED (with the time to wait),
+        UNAVAILABLE/STREAM_UNREACHABLE (safe to retry).
+        """
+
+    @_abc_1.abstractmethod
+    def TailEvents(
+        self,
+        request: _ingest_service_pb2.TailEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ingest_service_pb2.TailEventsResponse], _abc.AsyncIterator[_ingest_service_pb2.TailEventsResponse]]:
+        """Follows what all gateways accept, for people who look: what came, never what it said.
+
+        The first response carries no event: what is accepted after it is seen. Each response carries a token
+        to go on from. While an entry of the feed is kept none is skipped, and where some are gone before they
+        could be read `gap` says so. The feed holds at least the newest 2,000 events, is kept for ten minutes
+        after the last reader, and is written only while somebody reads; nothing in it decides what becomes of
+        an event, and a gateway that is killed takes its last tenth of a second of the feed with it.
+
+        A stream ends with OK after an hour and when the gateway stops: go on with the last token.
+
+        Errors: INVALID_ARGUMENT/FIELD_INVALID, PERMISSION_DENIED/TENANT_NOT_ALLOWED,
+        RESOURCE_EXHAUSTED/TOO_MANY_TAILS, UNAVAILABLE/STORE_UNREACHABLE (safe to retry with the token).
         """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,13 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from webhook.status.v1 import status_pb2 as webhook_dot_status_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2webhook/intelligence/v1/intelligence_service.proto\x12\x17webhook.intelligence.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewebhook/status/v1/status.proto\"-\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"~\n\rEmbedResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.webhook.intelligence.v1.EmbedResult\x12\x36\n\x05model\x18\x02 \x01(\x0b\x32\'.webhook.intelligence.v1.EmbeddingModel\"_\n\x0b\x45mbedResult\x12\x0e\n\x06vector\x18\x01 \x03(\x02\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x12-\n\x06status\x18\x03 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\"C\n\x0e\x45mbeddingModel\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\"D\n\x10SummarizeRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x11\n\tmax_words\x18\x02 \x01(\x05\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"3\n\x11SummarizeResponse\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"D\n\x0e\x41nalyzeRequest\x12\x32\n\x08subjects\x18\x01 \x03(\x0b\x32 .webhook.intelligence.v1.Subject\"\x9a\x01\n\x07Subject\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x36\n\nhappenings\x18\x05 \x03(\x0b\x32\".webhook.intelligence.v1.Happening\x12\x13\n\x0b\x65vent_count\x18\x06 \x01(\x03\"\x8b\x01\n\tHappening\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x31\n\roccurred_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x0f\x41nalyzeResponse\x12\x33\n\x08\x61nalyses\x18\x01 \x03(\x0b\x32!.webhook.intelligence.v1.Analysis\x12\x36\n\x05model\x18\x02 \x01(\x0b\x32\'.webhook.intelligence.v1.EmbeddingModel\"\xff\x01\n\x08\x41nalysis\x12\x0e\n\x06vector\x18\x01 \x03(\x02\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x15\n\rsummary_model\x18\x03 \x01(\t\x12\x12\n\nimportance\x18\x04 \x01(\x01\x12\x45\n\x12importance_factors\x18\x05 \x03(\x0b\x32).webhook.intelligence.v1.ImportanceFactor\x12\x31\n\x08\x65ntities\x18\x06 \x03(\x0b\x32\x1f.webhook.intelligence.v1.Entity\x12-\n\x06status\x18\x07 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\"6\n\x10ImportanceFactor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontribution\x18\x02 \x01(\x01\"%\n\x06\x45ntity\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t2\xaf\x02\n\x13IntelligenceService\x12V\n\x05\x45mbed\x12%.webhook.intelligence.v1.EmbedRequest\x1a&.webhook.intelligence.v1.EmbedResponse\x12\x62\n\tSummarize\x12).webhook.intelligence.v1.SummarizeRequest\x1a*.webhook.intelligence.v1.SummarizeResponse\x12\\\n\x07\x41nalyze\x12\'.webhook.intelligence.v1.AnalyzeRequest\x1a(.webhook.intelligence.v1.AnalyzeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2webhook/intelligence/v1/intelligence_service.proto\x12\x17webhook.intelligence.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewebhook/status/v1/status.proto\"-\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"~\n\rEmbedResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.webhook.intelligence.v1.EmbedResult\x12\x36\n\x05model\x18\x02 \x01(\x0b\x32\'.webhook.intelligence.v1.EmbeddingModel\"_\n\x0b\x45mbedResult\x12\x0e\n\x06vector\x18\x01 \x03(\x02\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x12-\n\x06status\x18\x03 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\"C\n\x0e\x45mbeddingModel\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\"D\n\x10SummarizeRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x11\n\tmax_words\x18\x02 \x01(\x05\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"3\n\x11SummarizeResponse\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"D\n\x0e\x41nalyzeRequest\x12\x32\n\x08subjects\x18\x01 \x03(\x0b\x32 .webhook.intelligence.v1.Subject\"\xb6\x01\n\x07Subject\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x36\n\nhappenings\x18\x05 \x03(\x0b\x32\".webhook.intelligence.v1.Happening\x12\x13\n\x0b\x65vent_count\x18\x06 \x01(\x03\x12\x1a\n\x12linked_context_ids\x18\x07 \x03(\t\"\x8b\x01\n\tHappening\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x31\n\roccurred_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x0f\x41nalyzeResponse\x12\x33\n\x08\x61nalyses\x18\x01 \x03(\x0b\x32!.webhook.intelligence.v1.Analysis\x12\x36\n\x05model\x18\x02 \x01(\x0b\x32\'.webhook.intelligence.v1.EmbeddingModel\"\xff\x01\n\x08\x41nalysis\x12\x0e\n\x06vector\x18\x01 \x03(\x02\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x15\n\rsummary_model\x18\x03 \x01(\t\x12\x12\n\nimportance\x18\x04 \x01(\x01\x12\x45\n\x12importance_factors\x18\x05 \x03(\x0b\x32).webhook.intelligence.v1.ImportanceFactor\x12\x31\n\x08\x65ntities\x18\x06 \x03(\x0b\x32\x1f.webhook.intelligence.v1.Entity\x12-\n\x06status\x18\x07 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\"6\n\x10ImportanceFactor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontribution\x18\x02 \x01(\x01\"%\n\x06\x45ntity\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"C\n\x0e\x45xplainRequest\x12\x31\n\x07subject\x18\x01 \x01(\x0b\x32 .webhook.intelligence.v1.Subject\"m\n\x0f\x45xplainResponse\x12\x12\n\nimportance\x18\x01 \x01(\x01\x12\x32\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32 .webhook.intelligence.v1.Feature\x12\x12\n\ntext_share\x18\x03 \x01(\x01\"\x86\x01\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12\x14\n\x0c\x63ontribution\x18\x05 \x01(\x01\x12\x11\n\tfrom_text\x18\x06 \x01(\x08\x12\x10\n\x08\x65vidence\x18\x07 \x03(\t\"\\\n\x0eObserveRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12:\n\x0cobservations\x18\x02 \x03(\x0b\x32$.webhook.intelligence.v1.Observation\"\xae\x01\n\x0bObservation\x12\x36\n\x04kind\x18\x01 \x01(\x0e\x32(.webhook.intelligence.v1.ObservationKind\x12\x12\n\ncontext_id\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x1a\n\x12linked_context_ids\x18\x05 \x03(\t\"B\n\x0fObserveResponse\x12/\n\x08statuses\x18\x01 \x03(\x0b\x32\x1d.webhook.status.v1.ItemStatus\"c\n\x0ePredictRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x13\n\x0b\x63ontext_ids\x18\x02 \x03(\t\x12\x17\n\x0fmax_predictions\x18\x03 \x01(\x05\x12\x13\n\x0binclude_off\x18\x04 \x01(\x08\"\xd5\x01\n\x0fPredictResponse\x12\x38\n\x0bpredictions\x18\x01 \x03(\x0b\x32#.webhook.intelligence.v1.Prediction\x12\x36\n\x05rules\x18\x02 \x03(\x0b\x32\'.webhook.intelligence.v1.PredictionRule\x12\x35\n\x04mode\x18\x03 \x01(\x0e\x32\'.webhook.intelligence.v1.PredictionMode\x12\x19\n\x11observation_count\x18\x04 \x01(\x03\"j\n\nPrediction\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x1a\n\x12\x62\x65\x63\x61use_context_id\x18\x04 \x01(\t\x12\n\n\x02on\x18\x05 \x01(\x08\"\x81\x01\n\x0ePredictionRule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\x12\x11\n\tprecision\x18\x03 \x01(\x01\x12\x15\n\rsettled_count\x18\x04 \x01(\x01\x12\x13\n\x0bsaved_count\x18\x05 \x01(\x01\x12\x16\n\x0epolluted_count\x18\x06 \x01(\x01\"\xcd\x01\n\x0f\x45stimateRequest\x12\x36\n\x05\x65mbed\x18\x01 \x01(\x0b\x32%.webhook.intelligence.v1.EmbedRequestH\x00\x12>\n\tsummarize\x18\x02 \x01(\x0b\x32).webhook.intelligence.v1.SummarizeRequestH\x00\x12:\n\x07\x61nalyze\x18\x03 \x01(\x0b\x32\'.webhook.intelligence.v1.AnalyzeRequestH\x00\x42\x06\n\x04\x63\x61ll\"d\n\x10\x45stimateResponse\x12,\n\x05\x63osts\x18\x01 \x03(\x0b\x32\x1d.webhook.intelligence.v1.Cost\x12\x0b\n\x03usd\x18\x02 \x01(\x01\x12\x15\n\rwithin_budget\x18\x03 \x01(\x08\"\xaf\x01\n\x04\x43ost\x12\x36\n\x05model\x18\x01 \x01(\x0b\x32\'.webhook.intelligence.v1.EmbeddingModel\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x0b\n\x03usd\x18\x05 \x01(\x01\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x06 \x01(\x05\x12\x0e\n\x06priced\x18\x07 \x01(\x08\"2\n\x12GetSpendingRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ys\x18\x02 \x01(\x05\"|\n\x13GetSpendingResponse\x12\x34\n\tspendings\x18\x01 \x03(\x0b\x32!.webhook.intelligence.v1.Spending\x12/\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x1f.webhook.intelligence.v1.Budget\"q\n\x08Spending\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\x15\n\routput_tokens\x18\x05 \x01(\x03\x12\x0b\n\x03usd\x18\x06 \x01(\x01\"\x99\x01\n\x06\x42udget\x12\x11\n\tdaily_usd\x18\x01 \x01(\x01\x12\x13\n\x0bmonthly_usd\x18\x02 \x01(\x01\x12\x14\n\x0c\x64\x61ily_tokens\x18\x03 \x01(\x03\x12\x17\n\x0fspent_today_usd\x18\x04 \x01(\x01\x12\x1c\n\x14spent_this_month_usd\x18\x05 \x01(\x01\x12\x1a\n\x12spent_today_tokens\x18\x06 \x01(\x03*\x87\x01\n\x0fObservationKind\x12 \n\x1cOBSERVATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16OBSERVATION_KIND_EVENT\x10\x01\x12\x1b\n\x17OBSERVATION_KIND_ACCESS\x10\x02\x12\x19\n\x15OBSERVATION_KIND_GONE\x10\x03*i\n\x0ePredictionMode\x12\x1f\n\x1bPREDICTION_MODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PREDICTION_MODE_SHADOW\x10\x01\x12\x1a\n\x16PREDICTION_MODE_ACTIVE\x10\x02\x32\x94\x06\n\x13IntelligenceService\x12V\n\x05\x45mbed\x12%.webhook.intelligence.v1.EmbedRequest\x1a&.webhook.intelligence.v1.EmbedResponse\x12\x62\n\tSummarize\x12).webhook.intelligence.v1.SummarizeRequest\x1a*.webhook.intelligence.v1.SummarizeResponse\x12\\\n\x07\x41nalyze\x12\'.webhook.intelligence.v1.AnalyzeRequest\x1a(.webhook.intelligence.v1.AnalyzeResponse\x12\\\n\x07\x45xplain\x12\'.webhook.intelligence.v1.ExplainRequest\x1a(.webhook.intelligence.v1.ExplainResponse\x12\\\n\x07Observe\x12\'.webhook.intelligence.v1.ObserveRequest\x1a(.webhook.intelligence.v1.ObserveResponse\x12\\\n\x07Predict\x12\'.webhook.intelligence.v1.PredictRequest\x1a(.webhook.intelligence.v1.PredictResponse\x12_\n\x08\x45stimate\x12(.webhook.intelligence.v1.EstimateRequest\x1a).webhook.intelligence.v1.EstimateResponse\x12h\n\x0bGetSpending\x12+.webhook.intelligence.v1.GetSpendingRequest\x1a,.webhook.intelligence.v1.GetSpendingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'webhook.intelligence.v1.intelligence_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_OBSERVATIONKIND']._serialized_start=3637
+  _globals['_OBSERVATIONKIND']._serialized_end=3772
+  _globals['_PREDICTIONMODE']._serialized_start=3774
+  _globals['_PREDICTIONMODE']._serialized_end=3879
   _globals['_EMBEDREQUEST']._serialized_start=144
   _globals['_EMBEDREQUEST']._serialized_end=189
   _globals['_EMBEDRESPONSE']._serialized_start=191
@@ -48,17 +52,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANALYZEREQUEST']._serialized_start=608
   _globals['_ANALYZEREQUEST']._serialized_end=676
   _globals['_SUBJECT']._serialized_start=679
-  _globals['_SUBJECT']._serialized_end=833
-  _globals['_HAPPENING']._serialized_start=836
-  _globals['_HAPPENING']._serialized_end=975
-  _globals['_ANALYZERESPONSE']._serialized_start=977
-  _globals['_ANALYZERESPONSE']._serialized_end=1103
-  _globals['_ANALYSIS']._serialized_start=1106
-  _globals['_ANALYSIS']._serialized_end=1361
-  _globals['_IMPORTANCEFACTOR']._serialized_start=1363
-  _globals['_IMPORTANCEFACTOR']._serialized_end=1417
-  _globals['_ENTITY']._serialized_start=1419
-  _globals['_ENTITY']._serialized_end=1456
-  _globals['_INTELLIGENCESERVICE']._serialized_start=1459
-  _globals['_INTELLIGENCESERVICE']._serialized_end=1762
+  _globals['_SUBJECT']._serialized_end=861
+  _globals['_HAPPENING']._serialized_start=864
+  _globals['_HAPPENING']._serialized_end=1003
+  _globals['_ANALYZERESPONSE']._serialized_start=1005
+  _globals['_ANALYZERESPONSE']._serialized_end=1131
+  _globals['_ANALYSIS']._serialized_start=1134
+  _globals['_ANALYSIS']._serialized_end=1389
+  _globals['_IMPORTANCEFACTOR']._serialized_start=1391
+  _globals['_IMPORTANCEFACTOR']._serialized_end=1445
+  _globals['_ENTITY']._serialized_start=1447
+  _globals['_ENTITY']._serialized_end=1484
+  _globals['_EXPLAINREQUEST']._serialized_start=1486
+  _globals['_EXPLAINREQUEST']._serialized_end=1553
+  _globals['_EXPLAINRESPONSE']._serialized_start=1555
+  _globals['_EXPLAINRESPONSE']._serialized_end=1664
+  _globals['_FEATURE']._serialized_start=1667
+  _globals['_FEATURE']._serialized_end=1801
+  _globals['_OBSERVEREQUEST']._serialized_start=1803
+  _globals['_OBSERVEREQUEST']._serialized_end=1895
+  _globals['_OBSERVATION']._serialized_start=1898
+  _globals['_OBSERVATION']._serialized_end=2072
+  _globals['_OBSERVERESPONSE']._serialized_start=2074
+  _globals['_OBSERVERESPONSE']._serialized_end=2140
+  _globals['_PREDICTREQUEST']._serialized_start=2142
+  _globals['_PREDICTREQUEST']._serialized_end=2241
+  _globals['_PREDICTRESPONSE']._serialized_start=2244
+  _globals['_PREDICTRESPONSE']._serialized_end=2457
+  _globals['_PREDICTION']._serialized_start=2459
+  _globals['_PREDICTION']._serialized_end=2565
+  _globals['_PREDICTIONRULE']._serialized_start=2568
+  _globals['_PREDICTIONRULE']._serialized_end=2697
+  _globals['_ESTIMATEREQUEST']._serialized_start=2700
+  _globals['_ESTIMATEREQUEST']._serialized_end=2905
+  _globals['_ESTIMATERESPONSE']._serialized_start=2907
+  _globals['_ESTIMATERESPONSE']._serialized_end=3007
+  _globals['_COST']._serialized_start=3010
+  _globals['_COST']._serialized_end=3185
+  _globals['_GETSPENDINGREQUEST']._serialized_start=3187
+  _globals['_GETSPENDINGREQUEST']._serialized_end=3237
+  _globals['_GETSPENDINGRESPONSE']._serialized_start=3239
+  _globals['_GETSPENDINGRESPONSE']._serialized_end=3363
+  _globals['_SPENDING']._serialized_start=3365
+  _globals['_SPENDING']._serialized_end=3478
+  _globals['_BUDGET']._serialized_start=3481
+  _globals['_BUDGET']._serialized_end=3634
+  _globals['_INTELLIGENCESERVICE']._serialized_start=3882
+  _globals['_INTELLIGENCESERVICE']._serialized_end=4670
 # @@protoc_insertion_point(module_scope)

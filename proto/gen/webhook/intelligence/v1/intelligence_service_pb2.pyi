@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from webhook.status.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,52 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ObservationKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ObservationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObservationKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OBSERVATION_KIND_UNSPECIFIED: _ObservationKind.ValueType  # 0
+    OBSERVATION_KIND_EVENT: _ObservationKind.ValueType  # 1
+    """Something happened to the context."""
+    OBSERVATION_KIND_ACCESS: _ObservationKind.ValueType  # 2
+    """Somebody read it."""
+    OBSERVATION_KIND_GONE: _ObservationKind.ValueType  # 3
+    """It was deleted: it is forgotten and not predicted any more."""
+
+class ObservationKind(_ObservationKind, metaclass=_ObservationKindEnumTypeWrapper): ...
+
+OBSERVATION_KIND_UNSPECIFIED: ObservationKind.ValueType  # 0
+OBSERVATION_KIND_EVENT: ObservationKind.ValueType  # 1
+"""Something happened to the context."""
+OBSERVATION_KIND_ACCESS: ObservationKind.ValueType  # 2
+"""Somebody read it."""
+OBSERVATION_KIND_GONE: ObservationKind.ValueType  # 3
+"""It was deleted: it is forgotten and not predicted any more."""
+Global___ObservationKind: _TypeAlias = ObservationKind  # noqa: Y015
+
+class _PredictionMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PredictionModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PredictionMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PREDICTION_MODE_UNSPECIFIED: _PredictionMode.ValueType  # 0
+    PREDICTION_MODE_SHADOW: _PredictionMode.ValueType  # 1
+    """Predictions are measured; nobody shall act on them."""
+    PREDICTION_MODE_ACTIVE: _PredictionMode.ValueType  # 2
+    """Predictions of rules that are on are to be acted on."""
+
+class PredictionMode(_PredictionMode, metaclass=_PredictionModeEnumTypeWrapper): ...
+
+PREDICTION_MODE_UNSPECIFIED: PredictionMode.ValueType  # 0
+PREDICTION_MODE_SHADOW: PredictionMode.ValueType  # 1
+"""Predictions are measured; nobody shall act on them."""
+PREDICTION_MODE_ACTIVE: PredictionMode.ValueType  # 2
+"""Predictions of rules that are on are to be acted on."""
+Global___PredictionMode: _TypeAlias = PredictionMode  # noqa: Y015
 
 @_typing.final
 class EmbedRequest(_message.Message):
@@ -214,6 +261,7 @@ class Subject(_message.Message):
     SUMMARY_FIELD_NUMBER: _builtins.int
     HAPPENINGS_FIELD_NUMBER: _builtins.int
     EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    LINKED_CONTEXT_IDS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     context_id: _builtins.str
     title: _builtins.str
@@ -225,6 +273,10 @@ class Subject(_message.Message):
     def happenings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Happening]:
         """What has happened since that summary, oldest first. Data, never instructions."""
 
+    @_builtins.property
+    def linked_context_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The contexts that it is tied to, at most 64; prediction learns from them."""
+
     def __init__(
         self,
         *,
@@ -234,10 +286,11 @@ class Subject(_message.Message):
         summary: _builtins.str = ...,
         happenings: _abc.Iterable[Global___Happening] | None = ...,
         event_count: _builtins.int = ...,
+        linked_context_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "event_count", b"event_count", "happenings", b"happenings", "summary", b"summary", "tenant", b"tenant", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "event_count", b"event_count", "happenings", b"happenings", "linked_context_ids", b"linked_context_ids", "summary", b"summary", "tenant", b"tenant", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,3 +448,551 @@ class Entity(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Entity: _TypeAlias = Entity  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subject(self) -> Global___Subject:
+        """Without title, summary and happenings only the features and their weights are answered."""
+
+    def __init__(
+        self,
+        *,
+        subject: Global___Subject | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMPORTANCE_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    TEXT_SHARE_FIELD_NUMBER: _builtins.int
+    importance: _builtins.float
+    """0 to 1: the sum of the contributions."""
+    text_share: _builtins.float
+    """The most that the wording of senders can add, whatever it says."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___Feature]:
+        """Every feature, also those that add nothing; biggest contribution first, then by weight."""
+
+    def __init__(
+        self,
+        *,
+        importance: _builtins.float = ...,
+        features: _abc.Iterable[Global___Feature] | None = ...,
+        text_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "importance", b"importance", "text_share", b"text_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class Feature(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    CONTRIBUTION_FIELD_NUMBER: _builtins.int
+    FROM_TEXT_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"outcome", "kind", "people"..."""
+    description: _builtins.str
+    value: _builtins.float
+    """0 to 1."""
+    weight: _builtins.float
+    """What it adds at most; all weights add up to 1."""
+    contribution: _builtins.float
+    """value times weight."""
+    from_text: _builtins.bool
+    """Whether it is read from the wording of senders."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it was read from, at most 8 short strings; data, in part the words of strangers."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        value: _builtins.float = ...,
+        weight: _builtins.float = ...,
+        contribution: _builtins.float = ...,
+        from_text: _builtins.bool = ...,
+        evidence: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contribution", b"contribution", "description", b"description", "evidence", b"evidence", "from_text", b"from_text", "name", b"name", "value", b"value", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Feature: _TypeAlias = Feature  # noqa: Y015
+
+@_typing.final
+class ObserveRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose contexts; needed only by credentials that have several tenants."""
+    @_builtins.property
+    def observations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Observation]:
+        """1 to 1,024, in the order in which they happened."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        observations: _abc.Iterable[Global___Observation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observations", b"observations", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObserveRequest: _TypeAlias = ObserveRequest  # noqa: Y015
+
+@_typing.final
+class Observation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    LINKED_CONTEXT_IDS_FIELD_NUMBER: _builtins.int
+    kind: Global___ObservationKind.ValueType
+    context_id: _builtins.str
+    """At most 512 characters."""
+    actor: _builtins.str
+    """Who did it, if anybody: successions are learned by actor. At most 128 characters."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Default: now. Later than now counts as now."""
+
+    @_builtins.property
+    def linked_context_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Contexts that this one is tied to, at most 64."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___ObservationKind.ValueType = ...,
+        context_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        linked_context_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "context_id", b"context_id", "kind", b"kind", "linked_context_ids", b"linked_context_ids", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Observation: _TypeAlias = Observation  # noqa: Y015
+
+@_typing.final
+class ObserveResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.ItemStatus]:
+        """INVALID_ARGUMENT/FIELD_INVALID where an observation can't be right."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[_status_pb2.ItemStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObserveResponse: _TypeAlias = ObserveResponse  # noqa: Y015
+
+@_typing.final
+class PredictRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONTEXT_IDS_FIELD_NUMBER: _builtins.int
+    MAX_PREDICTIONS_FIELD_NUMBER: _builtins.int
+    INCLUDE_OFF_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    max_predictions: _builtins.int
+    """0: as configured (`webhook.ai.prewarming.max_predictions`)."""
+    include_off: _builtins.bool
+    """Also those of rules that are off, to look at; they are marked so."""
+    @_builtins.property
+    def context_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is in use now, at most 64; empty: what was observed last."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        context_ids: _abc.Iterable[_builtins.str] | None = ...,
+        max_predictions: _builtins.int = ...,
+        include_off: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_ids", b"context_ids", "include_off", b"include_off", "max_predictions", b"max_predictions", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PredictRequest: _TypeAlias = PredictRequest  # noqa: Y015
+
+@_typing.final
+class PredictResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    OBSERVATION_COUNT_FIELD_NUMBER: _builtins.int
+    mode: Global___PredictionMode.ValueType
+    observation_count: _builtins.int
+    """How many observations have been learned from, in all."""
+    @_builtins.property
+    def predictions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prediction]:
+        """Likeliest first. Contexts that were in use within the lookback window are left out: they are hot anyway."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___PredictionRule]: ...
+    def __init__(
+        self,
+        *,
+        predictions: _abc.Iterable[Global___Prediction] | None = ...,
+        rules: _abc.Iterable[Global___PredictionRule] | None = ...,
+        mode: Global___PredictionMode.ValueType = ...,
+        observation_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "observation_count", b"observation_count", "predictions", b"predictions", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
+
+@_typing.final
+class Prediction(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    BECAUSE_CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    ON_FIELD_NUMBER: _builtins.int
+    context_id: _builtins.str
+    confidence: _builtins.float
+    """0 to 1: how often it was so before."""
+    rule: _builtins.str
+    """"links", "association", "succession"."""
+    because_context_id: _builtins.str
+    """The context from which it follows."""
+    on: _builtins.bool
+    """Whether its rule is on."""
+    def __init__(
+        self,
+        *,
+        context_id: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        rule: _builtins.str = ...,
+        because_context_id: _builtins.str = ...,
+        on: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because_context_id", b"because_context_id", "confidence", b"confidence", "context_id", b"context_id", "on", b"on", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Prediction: _TypeAlias = Prediction  # noqa: Y015
+
+@_typing.final
+class PredictionRule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ON_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    SETTLED_COUNT_FIELD_NUMBER: _builtins.int
+    SAVED_COUNT_FIELD_NUMBER: _builtins.int
+    POLLUTED_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    on: _builtins.bool
+    """Whether it pays: its precision is above break-even, beyond doubt."""
+    precision: _builtins.float
+    """Share of its predictions that were used within the lookback window, of late."""
+    settled_count: _builtins.float
+    """How many settled predictions that share rests on; old ones fade."""
+    saved_count: _builtins.float
+    """Of late: uses that would have missed, and uses that missed because of its predictions."""
+    polluted_count: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        on: _builtins.bool = ...,
+        precision: _builtins.float = ...,
+        settled_count: _builtins.float = ...,
+        saved_count: _builtins.float = ...,
+        polluted_count: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "on", b"on", "polluted_count", b"polluted_count", "precision", b"precision", "saved_count", b"saved_count", "settled_count", b"settled_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PredictionRule: _TypeAlias = PredictionRule  # noqa: Y015
+
+@_typing.final
+class EstimateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMBED_FIELD_NUMBER: _builtins.int
+    SUMMARIZE_FIELD_NUMBER: _builtins.int
+    ANALYZE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def embed(self) -> Global___EmbedRequest: ...
+    @_builtins.property
+    def summarize(self) -> Global___SummarizeRequest: ...
+    @_builtins.property
+    def analyze(self) -> Global___AnalyzeRequest: ...
+    def __init__(
+        self,
+        *,
+        embed: Global___EmbedRequest | None = ...,
+        summarize: Global___SummarizeRequest | None = ...,
+        analyze: Global___AnalyzeRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "call", b"call", "embed", b"embed", "summarize", b"summarize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyze", b"analyze", "call", b"call", "embed", b"embed", "summarize", b"summarize"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_call: _TypeAlias = _typing.Literal["embed", "summarize", "analyze"]  # noqa: Y015
+    _WhichOneofArgType_call: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_call) -> _WhichOneofReturnType_call | None: ...
+
+Global___EstimateRequest: _TypeAlias = EstimateRequest  # noqa: Y015
+
+@_typing.final
+class EstimateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COSTS_FIELD_NUMBER: _builtins.int
+    USD_FIELD_NUMBER: _builtins.int
+    WITHIN_BUDGET_FIELD_NUMBER: _builtins.int
+    usd: _builtins.float
+    """In all, US dollars."""
+    within_budget: _builtins.bool
+    """False where the tenant's budget does not hold it; then items answer BUDGET_SPENT."""
+    @_builtins.property
+    def costs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cost]:
+        """One per model that the call would use."""
+
+    def __init__(
+        self,
+        *,
+        costs: _abc.Iterable[Global___Cost] | None = ...,
+        usd: _builtins.float = ...,
+        within_budget: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["costs", b"costs", "usd", b"usd", "within_budget", b"within_budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateResponse: _TypeAlias = EstimateResponse  # noqa: Y015
+
+@_typing.final
+class Cost(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    USD_FIELD_NUMBER: _builtins.int
+    CACHED_COUNT_FIELD_NUMBER: _builtins.int
+    PRICED_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """"embed", "summarize", "analyze"."""
+    input_tokens: _builtins.int
+    """Calibrated by what the provider has billed before."""
+    output_tokens: _builtins.int
+    usd: _builtins.float
+    cached_count: _builtins.int
+    """How many texts cost nothing because their vectors are known."""
+    priced: _builtins.bool
+    """False where no price is known: set `webhook.ai.prices`. The money then counts as 0."""
+    @_builtins.property
+    def model(self) -> Global___EmbeddingModel: ...
+    def __init__(
+        self,
+        *,
+        model: Global___EmbeddingModel | None = ...,
+        purpose: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        usd: _builtins.float = ...,
+        cached_count: _builtins.int = ...,
+        priced: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_count", b"cached_count", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "priced", b"priced", "purpose", b"purpose", "usd", b"usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cost: _TypeAlias = Cost  # noqa: Y015
+
+@_typing.final
+class GetSpendingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    days: _builtins.int
+    """How many days back, today included; 0 means today, at most 366."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpendingRequest: _TypeAlias = GetSpendingRequest  # noqa: Y015
+
+@_typing.final
+class GetSpendingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPENDINGS_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spendings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Spending]:
+        """Newest day first."""
+
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """What holds for this tenant."""
+
+    def __init__(
+        self,
+        *,
+        spendings: _abc.Iterable[Global___Spending] | None = ...,
+        budget: Global___Budget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "spendings", b"spendings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpendingResponse: _TypeAlias = GetSpendingResponse  # noqa: Y015
+
+@_typing.final
+class Spending(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    USD_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """UTC, "2026-11-23"."""
+    model: _builtins.str
+    purpose: _builtins.str
+    input_tokens: _builtins.int
+    output_tokens: _builtins.int
+    usd: _builtins.float
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        model: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        usd: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "purpose", b"purpose", "usd", b"usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spending: _TypeAlias = Spending  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """What a tenant may spend; 0 where there is no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAILY_USD_FIELD_NUMBER: _builtins.int
+    MONTHLY_USD_FIELD_NUMBER: _builtins.int
+    DAILY_TOKENS_FIELD_NUMBER: _builtins.int
+    SPENT_TODAY_USD_FIELD_NUMBER: _builtins.int
+    SPENT_THIS_MONTH_USD_FIELD_NUMBER: _builtins.int
+    SPENT_TODAY_TOKENS_FIELD_NUMBER: _builtins.int
+    daily_usd: _builtins.float
+    monthly_usd: _builtins.float
+    daily_tokens: _builtins.int
+    spent_today_usd: _builtins.float
+    """What is gone of it, reservations for calls under way included."""
+    spent_this_month_usd: _builtins.float
+    spent_today_tokens: _builtins.int
+    def __init__(
+        self,
+        *,
+        daily_usd: _builtins.float = ...,
+        monthly_usd: _builtins.float = ...,
+        daily_tokens: _builtins.int = ...,
+        spent_today_usd: _builtins.float = ...,
+        spent_this_month_usd: _builtins.float = ...,
+        spent_today_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["daily_tokens", b"daily_tokens", "daily_usd", b"daily_usd", "monthly_usd", b"monthly_usd", "spent_this_month_usd", b"spent_this_month_usd", "spent_today_tokens", b"spent_today_tokens", "spent_today_usd", b"spent_today_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class IntelligenceServiceStub:
-    """Role: reader for Embed and Summarize, writer for Analyze.
+    """Role: writer for Analyze and Observe, reader for all else.
     """
 
     def __init__(self, channel):
@@ -50,15 +50,41 @@ class IntelligenceServiceStub:
                 request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeRequest.SerializeToString,
                 response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/webhook.intelligence.v1.IntelligenceService/Explain',
+                request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.Observe = channel.unary_unary(
+                '/webhook.intelligence.v1.IntelligenceService/Observe',
+                request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ObserveRequest.SerializeToString,
+                response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ObserveResponse.FromString,
+                _registered_method=True)
+        self.Predict = channel.unary_unary(
+                '/webhook.intelligence.v1.IntelligenceService/Predict',
+                request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.PredictRequest.SerializeToString,
+                response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.PredictResponse.FromString,
+                _registered_method=True)
+        self.Estimate = channel.unary_unary(
+                '/webhook.intelligence.v1.IntelligenceService/Estimate',
+                request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.EstimateRequest.SerializeToString,
+                response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.EstimateResponse.FromString,
+                _registered_method=True)
+        self.GetSpending = channel.unary_unary(
+                '/webhook.intelligence.v1.IntelligenceService/GetSpending',
+                request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingRequest.SerializeToString,
+                response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingResponse.FromString,
+                _registered_method=True)
 
 
 class IntelligenceServiceServicer:
-    """Role: reader for Embed and Summarize, writer for Analyze.
+    """Role: writer for Analyze and Observe, reader for all else.
     """
 
     def Embed(self, request, context):
         """One unit vector per text, in order. Errors of an item: INVALID_ARGUMENT/TEXT_EMPTY,
-        INVALID_ARGUMENT/TEXT_TOO_LONG, UNAVAILABLE/PROVIDER_UNREACHABLE.
+        INVALID_ARGUMENT/TEXT_TOO_LONG, UNAVAILABLE/PROVIDER_UNREACHABLE,
+        RESOURCE_EXHAUSTED/BUDGET_SPENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,7 +92,7 @@ class IntelligenceServiceServicer:
 
     def Summarize(self, request, context):
         """A short text that says what longer ones say. Errors: INVALID_ARGUMENT/TEXT_EMPTY,
-        UNAVAILABLE/PROVIDER_UNREACHABLE.
+        UNAVAILABLE/PROVIDER_UNREACHABLE, RESOURCE_EXHAUSTED/BUDGET_SPENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,6 +101,46 @@ class IntelligenceServiceServicer:
     def Analyze(self, request, context):
         """All that is to be known of a context: vector, rolled-forward summary, importance, entities.
         One result per subject, in order; one bad subject never fails its neighbours.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """What an importance is made of: each feature, its weight, what it was read from. Nothing is stored, no
+        provider is asked. Without a subject: the features and weights alone. Errors:
+        INVALID_ARGUMENT/SUBJECT_EMPTY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Observe(self, request, context):
+        """Which contexts were touched, so that prediction learns. Events that go through Analyze are observed there
+        and need no report. One status per observation, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Predict(self, request, context):
+        """Contexts that are likely to be needed next, likeliest first, and how each rule of prediction does.
+        Errors: FAILED_PRECONDITION/PREWARMING_OFF.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Estimate(self, request, context):
+        """What a call would cost, before it is made. No provider is asked, nothing is spent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSpending(self, request, context):
+        """What a tenant has spent: tokens and money by day, model and purpose, and its budget. Errors:
+        INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/LEDGER_UNREACHABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +164,31 @@ def add_IntelligenceServiceServicer_to_server(servicer, server):
                     request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeRequest.FromString,
                     response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeResponse.SerializeToString,
             ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ExplainRequest.FromString,
+                    response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Observe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Observe,
+                    request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ObserveRequest.FromString,
+                    response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ObserveResponse.SerializeToString,
+            ),
+            'Predict': grpc.unary_unary_rpc_method_handler(
+                    servicer.Predict,
+                    request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.PredictRequest.FromString,
+                    response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.PredictResponse.SerializeToString,
+            ),
+            'Estimate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Estimate,
+                    request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.EstimateRequest.FromString,
+                    response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.EstimateResponse.SerializeToString,
+            ),
+            'GetSpending': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSpending,
+                    request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingRequest.FromString,
+                    response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'webhook.intelligence.v1.IntelligenceService', rpc_method_handlers)
@@ -107,7 +198,7 @@ def add_IntelligenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IntelligenceService:
-    """Role: reader for Embed and Summarize, writer for Analyze.
+    """Role: writer for Analyze and Observe, reader for all else.
     """
 
     @staticmethod
@@ -181,6 +272,141 @@ class IntelligenceService:
             '/webhook.intelligence.v1.IntelligenceService/Analyze',
             webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeRequest.SerializeToString,
             webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.intelligence.v1.IntelligenceService/Explain',
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ExplainRequest.SerializeToString,
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Observe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.intelligence.v1.IntelligenceService/Observe',
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ObserveRequest.SerializeToString,
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ObserveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Predict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.intelligence.v1.IntelligenceService/Predict',
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.PredictRequest.SerializeToString,
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Estimate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.intelligence.v1.IntelligenceService/Estimate',
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.EstimateRequest.SerializeToString,
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.EstimateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSpending(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.intelligence.v1.IntelligenceService/GetSpending',
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingRequest.SerializeToString,
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingResponse.FromString,
             options,
             channel_credentials,
             insecure,

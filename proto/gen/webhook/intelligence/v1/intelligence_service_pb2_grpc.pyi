@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IntelligenceServiceStub:
-    """Role: reader for Embed and Summarize, writer for Analyze."""
+    """Role: writer for Analyze and Observe, reader for all else."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,37 +35,77 @@ class IntelligenceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> IntelligenceServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.EmbedRequest, _intelligence_service_pb2.EmbedResponse]
     """One unit vector per text, in order. Errors of an item: INVALID_ARGUMENT/TEXT_EMPTY,
-    INVALID_ARGUMENT/TEXT_TOO_LONG, UNAVAILABLE/PROVIDER_UNREACHABLE.
+    INVALID_ARGUMENT/TEXT_TOO_LONG, UNAVAILABLE/PROVIDER_UNREACHABLE,
+    RESOURCE_EXHAUSTED/BUDGET_SPENT.
     """
     Summarize: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.SummarizeRequest, _intelligence_service_pb2.SummarizeResponse]
     """A short text that says what longer ones say. Errors: INVALID_ARGUMENT/TEXT_EMPTY,
-    UNAVAILABLE/PROVIDER_UNREACHABLE.
+    UNAVAILABLE/PROVIDER_UNREACHABLE, RESOURCE_EXHAUSTED/BUDGET_SPENT.
     """
     Analyze: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.AnalyzeRequest, _intelligence_service_pb2.AnalyzeResponse]
     """All that is to be known of a context: vector, rolled-forward summary, importance, entities.
     One result per subject, in order; one bad subject never fails its neighbours.
     """
+    Explain: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.ExplainRequest, _intelligence_service_pb2.ExplainResponse]
+    """What an importance is made of: each feature, its weight, what it was read from. Nothing is stored, no
+    provider is asked. Without a subject: the features and weights alone. Errors:
+    INVALID_ARGUMENT/SUBJECT_EMPTY.
+    """
+    Observe: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.ObserveRequest, _intelligence_service_pb2.ObserveResponse]
+    """Which contexts were touched, so that prediction learns. Events that go through Analyze are observed there
+    and need no report. One status per observation, in order.
+    """
+    Predict: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.PredictRequest, _intelligence_service_pb2.PredictResponse]
+    """Contexts that are likely to be needed next, likeliest first, and how each rule of prediction does.
+    Errors: FAILED_PRECONDITION/PREWARMING_OFF.
+    """
+    Estimate: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.EstimateRequest, _intelligence_service_pb2.EstimateResponse]
+    """What a call would cost, before it is made. No provider is asked, nothing is spent."""
+    GetSpending: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.GetSpendingRequest, _intelligence_service_pb2.GetSpendingResponse]
+    """What a tenant has spent: tokens and money by day, model and purpose, and its budget. Errors:
+    INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/LEDGER_UNREACHABLE.
+    """
 
 @_typing.type_check_only
 class IntelligenceServiceAsyncStub(IntelligenceServiceStub):
-    """Role: reader for Embed and Summarize, writer for Analyze."""
+    """Role: writer for Analyze and Observe, reader for all else."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.EmbedRequest, _intelligence_service_pb2.EmbedResponse]  # type: ignore[assignment]
     """One unit vector per text, in order. Errors of an item: INVALID_ARGUMENT/TEXT_EMPTY,
-    INVALID_ARGUMENT/TEXT_TOO_LONG, UNAVAILABLE/PROVIDER_UNREACHABLE.
+    INVALID_ARGUMENT/TEXT_TOO_LONG, UNAVAILABLE/PROVIDER_UNREACHABLE,
+    RESOURCE_EXHAUSTED/BUDGET_SPENT.
     """
     Summarize: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.SummarizeRequest, _intelligence_service_pb2.SummarizeResponse]  # type: ignore[assignment]
     """A short text that says what longer ones say. Errors: INVALID_ARGUMENT/TEXT_EMPTY,
-    UNAVAILABLE/PROVIDER_UNREACHABLE.
+    UNAVAILABLE/PROVIDER_UNREACHABLE, RESOURCE_EXHAUSTED/BUDGET_SPENT.
     """
     Analyze: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.AnalyzeRequest, _intelligence_service_pb2.AnalyzeResponse]  # type: ignore[assignment]
     """All that is to be known of a context: vector, rolled-forward summary, importance, entities.
     One result per subject, in order; one bad subject never fails its neighbours.
     """
+    Explain: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.ExplainRequest, _intelligence_service_pb2.ExplainResponse]  # type: ignore[assignment]
+    """What an importance is made of: each feature, its weight, what it was read from. Nothing is stored, no
+    provider is asked. Without a subject: the features and weights alone. Errors:
+    INVALID_ARGUMENT/SUBJECT_EMPTY.
+    """
+    Observe: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.ObserveRequest, _intelligence_service_pb2.ObserveResponse]  # type: ignore[assignment]
+    """Which contexts were touched, so that prediction learns. Events that go through Analyze are observed there
+    and need no report. One status per observation, in order.
+    """
+    Predict: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.PredictRequest, _intelligence_service_pb2.PredictResponse]  # type: ignore[assignment]
+    """Contexts that are likely to be needed next, likeliest first, and how each rule of prediction does.
+    Errors: FAILED_PRECONDITION/PREWARMING_OFF.
+    """
+    Estimate: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.EstimateRequest, _intelligence_service_pb2.EstimateResponse]  # type: ignore[assignment]
+    """What a call would cost, before it is made. No provider is asked, nothing is spent."""
+    GetSpending: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.GetSpendingRequest, _intelligence_service_pb2.GetSpendingResponse]  # type: ignore[assignment]
+    """What a tenant has spent: tokens and money by day, model and purpose, and its budget. Errors:
+    INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/LEDGER_UNREACHABLE.
+    """
 
 class IntelligenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Role: reader for Embed and Summarize, writer for Analyze."""
+    """Role: writer for Analyze and Observe, reader for all else."""
 
     @_abc_1.abstractmethod
     def Embed(
@@ -74,7 +114,8 @@ class IntelligenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_intelligence_service_pb2.EmbedResponse, _abc.Awaitable[_intelligence_service_pb2.EmbedResponse]]:
         """One unit vector per text, in order. Errors of an item: INVALID_ARGUMENT/TEXT_EMPTY,
-        INVALID_ARGUMENT/TEXT_TOO_LONG, UNAVAILABLE/PROVIDER_UNREACHABLE.
+        INVALID_ARGUMENT/TEXT_TOO_LONG, UNAVAILABLE/PROVIDER_UNREACHABLE,
+        RESOURCE_EXHAUSTED/BUDGET_SPENT.
         """
 
     @_abc_1.abstractmethod
@@ -84,7 +125,7 @@ class IntelligenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_intelligence_service_pb2.SummarizeResponse, _abc.Awaitable[_intelligence_service_pb2.SummarizeResponse]]:
         """A short text that says what longer ones say. Errors: INVALID_ARGUMENT/TEXT_EMPTY,
-        UNAVAILABLE/PROVIDER_UNREACHABLE.
+        UNAVAILABLE/PROVIDER_UNREACHABLE, RESOURCE_EXHAUSTED/BUDGET_SPENT.
         """
 
     @_abc_1.abstractmethod
@@ -95,6 +136,55 @@ class IntelligenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_intelligence_service_pb2.AnalyzeResponse, _abc.Awaitable[_intelligence_service_pb2.AnalyzeResponse]]:
         """All that is to be known of a context: vector, rolled-forward summary, importance, entities.
         One result per subject, in order; one bad subject never fails its neighbours.
+        """
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _intelligence_service_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_intelligence_service_pb2.ExplainResponse, _abc.Awaitable[_intelligence_service_pb2.ExplainResponse]]:
+        """What an importance is made of: each feature, its weight, what it was read from. Nothing is stored, no
+        provider is asked. Without a subject: the features and weights alone. Errors:
+        INVALID_ARGUMENT/SUBJECT_EMPTY.
+        """
+
+    @_abc_1.abstractmethod
+    def Observe(
+        self,
+        request: _intelligence_service_pb2.ObserveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_intelligence_service_pb2.ObserveResponse, _abc.Awaitable[_intelligence_service_pb2.ObserveResponse]]:
+        """Which contexts were touched, so that prediction learns. Events that go through Analyze are observed there
+        and need no report. One status per observation, in order.
+        """
+
+    @_abc_1.abstractmethod
+    def Predict(
+        self,
+        request: _intelligence_service_pb2.PredictRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_intelligence_service_pb2.PredictResponse, _abc.Awaitable[_intelligence_service_pb2.PredictResponse]]:
+        """Contexts that are likely to be needed next, likeliest first, and how each rule of prediction does.
+        Errors: FAILED_PRECONDITION/PREWARMING_OFF.
+        """
+
+    @_abc_1.abstractmethod
+    def Estimate(
+        self,
+        request: _intelligence_service_pb2.EstimateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_intelligence_service_pb2.EstimateResponse, _abc.Awaitable[_intelligence_service_pb2.EstimateResponse]]:
+        """What a call would cost, before it is made. No provider is asked, nothing is spent."""
+
+    @_abc_1.abstractmethod
+    def GetSpending(
+        self,
+        request: _intelligence_service_pb2.GetSpendingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_intelligence_service_pb2.GetSpendingResponse, _abc.Awaitable[_intelligence_service_pb2.GetSpendingResponse]]:
+        """What a tenant has spent: tokens and money by day, model and purpose, and its budget. Errors:
+        INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/LEDGER_UNREACHABLE.
         """
 
 def add_IntelligenceServiceServicer_to_server(servicer: IntelligenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,17 +27,19 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from webhook.event.v1 import event_pb2 as webhook_dot_event_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#webhook/security/v1/admission.proto\x12\x13webhook.security.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cwebhook/event/v1/event.proto\"\x92\x02\n\x08\x44\x65livery\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\r\n\x05query\x18\x04 \x01(\x0c\x12,\n\x07headers\x18\x05 \x03(\x0b\x32\x1b.webhook.security.v1.Header\x12\x0c\n\x04\x62ody\x18\x06 \x01(\x0c\x12\x14\n\x0cpeer_address\x18\x07 \x01(\t\x12\x31\n\rreceived_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12/\n\x08producer\x18\n \x01(\x0b\x32\x1d.webhook.security.v1.Producer\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"=\n\x08Producer\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x03 \x01(\t\"\xd3\x02\n\x07Verdict\x12-\n\x07outcome\x18\x01 \x01(\x0e\x32\x1c.webhook.security.v1.Outcome\x12-\n\x07refusal\x18\x02 \x01(\x0e\x32\x1c.webhook.security.v1.Refusal\x12,\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x1d.webhook.event.v1.SealedEvent\x12\x11\n\tdedup_key\x18\x04 \x01(\t\x12/\n\x0c\x64\x65\x64up_window\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13occurrences_allowed\x18\x06 \x01(\r\x12+\n\x06\x61nswer\x18\x07 \x01(\x0b\x32\x1b.webhook.security.v1.Answer\x12.\n\x0bretry_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"A\n\x06\x41nswer\x12\x13\n\x0bhttp_status\x18\x01 \x01(\r\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c*|\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ADMITTED\x10\x01\x12\x17\n\x13OUTCOME_QUARANTINED\x10\x02\x12\x14\n\x10OUTCOME_ANSWERED\x10\x03\x12\x13\n\x0fOUTCOME_REFUSED\x10\x04*\xb6\x03\n\x07Refusal\x12\x17\n\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x1a\n\x16REFUSAL_UNKNOWN_SOURCE\x10\x01\x12\x1d\n\x19REFUSAL_SIGNATURE_MISSING\x10\x02\x12\x1d\n\x19REFUSAL_SIGNATURE_INVALID\x10\x03\x12\x1c\n\x18REFUSAL_HEADER_MALFORMED\x10\x04\x12\x1d\n\x19REFUSAL_TIMESTAMP_EXPIRED\x10\x05\x12\x1b\n\x17REFUSAL_TIMESTAMP_AHEAD\x10\x06\x12\x1f\n\x1bREFUSAL_TIMESTAMP_MALFORMED\x10\x07\x12\x18\n\x14REFUSAL_CONTENT_TYPE\x10\x08\x12\x1a\n\x16REFUSAL_BODY_TOO_LARGE\x10\t\x12\x1e\n\x1aREFUSAL_SECRET_UNAVAILABLE\x10\n\x12\x13\n\x0fREFUSAL_ADDRESS\x10\x0b\x12\x10\n\x0cREFUSAL_RATE\x10\x0c\x12\x12\n\x0eREFUSAL_METHOD\x10\r\x12\x16\n\x12REFUSAL_BODY_EMPTY\x10\x0e\x12\x14\n\x10REFUSAL_INTERNAL\x10\x0f\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#webhook/security/v1/admission.proto\x12\x13webhook.security.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cwebhook/event/v1/event.proto\"\x92\x02\n\x08\x44\x65livery\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\r\n\x05query\x18\x04 \x01(\x0c\x12,\n\x07headers\x18\x05 \x03(\x0b\x32\x1b.webhook.security.v1.Header\x12\x0c\n\x04\x62ody\x18\x06 \x01(\x0c\x12\x14\n\x0cpeer_address\x18\x07 \x01(\t\x12\x31\n\rreceived_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12/\n\x08producer\x18\n \x01(\x0b\x32\x1d.webhook.security.v1.Producer\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"=\n\x08Producer\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x03 \x01(\t\"\x98\x03\n\x07Verdict\x12-\n\x07outcome\x18\x01 \x01(\x0e\x32\x1c.webhook.security.v1.Outcome\x12-\n\x07refusal\x18\x02 \x01(\x0e\x32\x1c.webhook.security.v1.Refusal\x12,\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x1d.webhook.event.v1.SealedEvent\x12\x11\n\tdedup_key\x18\x04 \x01(\t\x12/\n\x0c\x64\x65\x64up_window\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13occurrences_allowed\x18\x06 \x01(\r\x12+\n\x06\x61nswer\x18\x07 \x01(\x0b\x32\x1b.webhook.security.v1.Answer\x12.\n\x0bretry_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\ndurability\x18\t \x01(\x0e\x32\x1f.webhook.security.v1.Durability\x12\x0e\n\x06shaped\x18\n \x01(\x08\"A\n\x06\x41nswer\x12\x13\n\x0bhttp_status\x18\x01 \x01(\r\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c*|\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ADMITTED\x10\x01\x12\x17\n\x13OUTCOME_QUARANTINED\x10\x02\x12\x14\n\x10OUTCOME_ANSWERED\x10\x03\x12\x13\n\x0fOUTCOME_REFUSED\x10\x04*p\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44URABILITY_FAST\x10\x01\x12\x19\n\x15\x44URABILITY_REPLICATED\x10\x02\x12\x16\n\x12\x44URABILITY_FSYNCED\x10\x03*\xce\x03\n\x07Refusal\x12\x17\n\x13REFUSAL_UNSPECIFIED\x10\x00\x12\x1a\n\x16REFUSAL_UNKNOWN_SOURCE\x10\x01\x12\x1d\n\x19REFUSAL_SIGNATURE_MISSING\x10\x02\x12\x1d\n\x19REFUSAL_SIGNATURE_INVALID\x10\x03\x12\x1c\n\x18REFUSAL_HEADER_MALFORMED\x10\x04\x12\x1d\n\x19REFUSAL_TIMESTAMP_EXPIRED\x10\x05\x12\x1b\n\x17REFUSAL_TIMESTAMP_AHEAD\x10\x06\x12\x1f\n\x1bREFUSAL_TIMESTAMP_MALFORMED\x10\x07\x12\x18\n\x14REFUSAL_CONTENT_TYPE\x10\x08\x12\x1a\n\x16REFUSAL_BODY_TOO_LARGE\x10\t\x12\x1e\n\x1aREFUSAL_SECRET_UNAVAILABLE\x10\n\x12\x13\n\x0fREFUSAL_ADDRESS\x10\x0b\x12\x10\n\x0cREFUSAL_RATE\x10\x0c\x12\x12\n\x0eREFUSAL_METHOD\x10\r\x12\x16\n\x12REFUSAL_BODY_EMPTY\x10\x0e\x12\x14\n\x10REFUSAL_INTERNAL\x10\x0f\x12\x16\n\x12REFUSAL_EVENT_TYPE\x10\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'webhook.security.v1.admission_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=943
-  _globals['_OUTCOME']._serialized_end=1067
-  _globals['_REFUSAL']._serialized_start=1070
-  _globals['_REFUSAL']._serialized_end=1508
+  _globals['_OUTCOME']._serialized_start=1012
+  _globals['_OUTCOME']._serialized_end=1136
+  _globals['_DURABILITY']._serialized_start=1138
+  _globals['_DURABILITY']._serialized_end=1250
+  _globals['_REFUSAL']._serialized_start=1253
+  _globals['_REFUSAL']._serialized_end=1715
   _globals['_DELIVERY']._serialized_start=156
   _globals['_DELIVERY']._serialized_end=430
   _globals['_HEADER']._serialized_start=432
@@ -45,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCER']._serialized_start=471
   _globals['_PRODUCER']._serialized_end=532
   _globals['_VERDICT']._serialized_start=535
-  _globals['_VERDICT']._serialized_end=874
-  _globals['_ANSWER']._serialized_start=876
-  _globals['_ANSWER']._serialized_end=941
+  _globals['_VERDICT']._serialized_end=943
+  _globals['_ANSWER']._serialized_start=945
+  _globals['_ANSWER']._serialized_end=1010
 # @@protoc_insertion_point(module_scope)

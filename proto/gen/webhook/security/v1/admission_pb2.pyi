@@ -51,6 +51,32 @@ OUTCOME_REFUSED: Outcome.ValueType  # 4
 """Not let in. The sender is not told why."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
+class _Durability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DURABILITY_UNSPECIFIED: _Durability.ValueType  # 0
+    DURABILITY_FAST: _Durability.ValueType  # 1
+    """Redis has it; as safe as its appendfsync makes it."""
+    DURABILITY_REPLICATED: _Durability.ValueType  # 2
+    """So many replicas have it, too, as the gateway is told to wait for."""
+    DURABILITY_FSYNCED: _Durability.ValueType  # 3
+    """It is on a disk: of Redis, or of the gateway while Redis is away."""
+
+class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper):
+    """When an event counts as kept."""
+
+DURABILITY_UNSPECIFIED: Durability.ValueType  # 0
+DURABILITY_FAST: Durability.ValueType  # 1
+"""Redis has it; as safe as its appendfsync makes it."""
+DURABILITY_REPLICATED: Durability.ValueType  # 2
+"""So many replicas have it, too, as the gateway is told to wait for."""
+DURABILITY_FSYNCED: Durability.ValueType  # 3
+"""It is on a disk: of Redis, or of the gateway while Redis is away."""
+Global___Durability: _TypeAlias = Durability  # noqa: Y015
+
 class _Refusal:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -88,6 +114,8 @@ class _RefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal.Value
     """The body is empty."""
     REFUSAL_INTERNAL: _Refusal.ValueType  # 15
     """We could not decide: our fault, the sender should come again."""
+    REFUSAL_EVENT_TYPE: _Refusal.ValueType  # 16
+    """The source takes no events of this type."""
 
 class Refusal(_Refusal, metaclass=_RefusalEnumTypeWrapper): ...
 
@@ -122,6 +150,8 @@ REFUSAL_BODY_EMPTY: Refusal.ValueType  # 14
 """The body is empty."""
 REFUSAL_INTERNAL: Refusal.ValueType  # 15
 """We could not decide: our fault, the sender should come again."""
+REFUSAL_EVENT_TYPE: Refusal.ValueType  # 16
+"""The source takes no events of this type."""
 Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
@@ -252,6 +282,8 @@ class Verdict(_message.Message):
     OCCURRENCES_ALLOWED_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
+    SHAPED_FIELD_NUMBER: _builtins.int
     outcome: Global___Outcome.ValueType
     refusal: Global___Refusal.ValueType
     """Set where the outcome is REFUSED."""
@@ -259,6 +291,10 @@ class Verdict(_message.Message):
     """What makes two deliveries the same one; opaque, printable, never empty for an event."""
     occurrences_allowed: _builtins.int
     """How many deliveries with this key pass within the window; at least 1."""
+    durability: Global___Durability.ValueType
+    """How safe the event must be before its sender is told that it is; unspecified means fast."""
+    shaped: _builtins.bool
+    """Over a rate of its source, and let in all the same: its sender never sends again what is refused."""
     @_builtins.property
     def event(self) -> _event_pb2.SealedEvent:
         """Set where the outcome is ADMITTED or QUARANTINED."""
@@ -284,10 +320,12 @@ class Verdict(_message.Message):
         occurrences_allowed: _builtins.int = ...,
         answer: Global___Answer | None = ...,
         retry_after: _duration_pb2.Duration | None = ...,
+        durability: Global___Durability.ValueType = ...,
+        shaped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "dedup_window", b"dedup_window", "event", b"event", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "dedup_key", b"dedup_key", "dedup_window", b"dedup_window", "event", b"event", "occurrences_allowed", b"occurrences_allowed", "outcome", b"outcome", "refusal", b"refusal", "retry_after", b"retry_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "dedup_key", b"dedup_key", "dedup_window", b"dedup_window", "durability", b"durability", "event", b"event", "occurrences_allowed", b"occurrences_allowed", "outcome", b"outcome", "refusal", b"refusal", "retry_after", b"retry_after", "shaped", b"shaped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

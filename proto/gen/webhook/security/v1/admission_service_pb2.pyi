@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from webhook.security.v1 import admission_pb2 as _admission_pb2
 from webhook.security.v1 import source_pb2 as _source_pb2
+from webhook.status.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -99,3 +100,245 @@ class ListEdgePoliciesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEdgePoliciesResponse: _TypeAlias = ListEdgePoliciesResponse  # noqa: Y015
+
+@_typing.final
+class ReportRefusalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeRefusal]:
+        """At most 256."""
+
+    def __init__(
+        self,
+        *,
+        refusals: _abc.Iterable[Global___EdgeRefusal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusals", b"refusals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRefusalsRequest: _TypeAlias = ReportRefusalsRequest  # noqa: Y015
+
+@_typing.final
+class EdgeRefusal(_message.Message):
+    """Requests to one route that were turned away for one cause, since the report before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    cause: _admission_pb2.Refusal.ValueType
+    count: _builtins.int
+    @_builtins.property
+    def example(self) -> _admission_pb2.Delivery:
+        """The last of them, without its body."""
+
+    def __init__(
+        self,
+        *,
+        cause: _admission_pb2.Refusal.ValueType = ...,
+        count: _builtins.int = ...,
+        example: _admission_pb2.Delivery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "count", b"count", "example", b"example"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EdgeRefusal: _TypeAlias = EdgeRefusal  # noqa: Y015
+
+@_typing.final
+class ReportRefusalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRefusalsResponse: _TypeAlias = ReportRefusalsResponse  # noqa: Y015
+
+@_typing.final
+class ReadmitRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REJECTION_IDS_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rejection_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 64."""
+
+    @_builtins.property
+    def operator(self) -> Global___Operator:
+        """Who asked for it, as the gateway has established it."""
+
+    def __init__(
+        self,
+        *,
+        rejection_ids: _abc.Iterable[_builtins.str] | None = ...,
+        operator: Global___Operator | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator", "rejection_ids", b"rejection_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadmitRequest: _TypeAlias = ReadmitRequest  # noqa: Y015
+
+@_typing.final
+class Operator(_message.Message):
+    """Somebody who may administer some tenants' deliveries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Public id of the credential."""
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"*" means all."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        tenants: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Operator: _TypeAlias = Operator  # noqa: Y015
+
+@_typing.final
+class ReadmitResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READMISSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def readmissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Readmission]:
+        """One per id, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        readmissions: _abc.Iterable[Global___Readmission] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["readmissions", b"readmissions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadmitResponse: _TypeAlias = ReadmitResponse  # noqa: Y015
+
+@_typing.final
+class Readmission(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REJECTION_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SETTLED_EVENT_ID_FIELD_NUMBER: _builtins.int
+    rejection_id: _builtins.str
+    settled_event_id: _builtins.str
+    """The event that it became before; set where it had been settled."""
+    @_builtins.property
+    def status(self) -> _status_pb2.ItemStatus:
+        """OK, NOT_FOUND/REJECTION_NOT_FOUND, FAILED_PRECONDITION/DELIVERY_NOT_KEPT, or
+        RESOURCE_EXHAUSTED/BATCH_TOO_LARGE for what did not fit: ask for it in another call.
+        """
+
+    @_builtins.property
+    def verdict(self) -> _admission_pb2.Verdict:
+        """Set where the status is OK."""
+
+    def __init__(
+        self,
+        *,
+        rejection_id: _builtins.str = ...,
+        status: _status_pb2.ItemStatus | None = ...,
+        verdict: _admission_pb2.Verdict | None = ...,
+        settled_event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rejection_id", b"rejection_id", "settled_event_id", b"settled_event_id", "status", b"status", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Readmission: _TypeAlias = Readmission  # noqa: Y015
+
+@_typing.final
+class SettleReadmissionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETTLED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settled(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettledReadmission]:
+        """At most 64."""
+
+    def __init__(
+        self,
+        *,
+        settled: _abc.Iterable[Global___SettledReadmission] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settled", b"settled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleReadmissionsRequest: _TypeAlias = SettleReadmissionsRequest  # noqa: Y015
+
+@_typing.final
+class SettledReadmission(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REJECTION_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    rejection_id: _builtins.str
+    event_id: _builtins.str
+    """The event that it became."""
+    def __init__(
+        self,
+        *,
+        rejection_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "rejection_id", b"rejection_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettledReadmission: _TypeAlias = SettledReadmission  # noqa: Y015
+
+@_typing.final
+class SettleReadmissionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleReadmissionsResponse: _TypeAlias = SettleReadmissionsResponse  # noqa: Y015

@@ -45,6 +45,21 @@ class AdmissionServiceStub:
                 request_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ListEdgePoliciesRequest.SerializeToString,
                 response_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ListEdgePoliciesResponse.FromString,
                 _registered_method=True)
+        self.ReportRefusals = channel.unary_unary(
+                '/webhook.security.v1.AdmissionService/ReportRefusals',
+                request_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportRefusalsRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportRefusalsResponse.FromString,
+                _registered_method=True)
+        self.Readmit = channel.unary_unary(
+                '/webhook.security.v1.AdmissionService/Readmit',
+                request_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReadmitRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReadmitResponse.FromString,
+                _registered_method=True)
+        self.SettleReadmissions = channel.unary_unary(
+                '/webhook.security.v1.AdmissionService/SettleReadmissions',
+                request_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsResponse.FromString,
+                _registered_method=True)
 
 
 class AdmissionServiceServicer:
@@ -66,6 +81,28 @@ class AdmissionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportRefusals(self, request, context):
+        """Tells of requests that the edge turned away before their bodies came, so that they are evidence, too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Readmit(self, request, context):
+        """Judges deliveries again that were refused and kept, by today's secrets and catalogue; signed times
+        are held against the time at which they came. An item that is believed has its rejection's id as event id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SettleReadmissions(self, request, context):
+        """Readmitted deliveries are in their stream now: they need not be kept any longer. May be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdmissionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +115,21 @@ def add_AdmissionServiceServicer_to_server(servicer, server):
                     servicer.ListEdgePolicies,
                     request_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ListEdgePoliciesRequest.FromString,
                     response_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ListEdgePoliciesResponse.SerializeToString,
+            ),
+            'ReportRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportRefusals,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportRefusalsRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportRefusalsResponse.SerializeToString,
+            ),
+            'Readmit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Readmit,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReadmitRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReadmitResponse.SerializeToString,
+            ),
+            'SettleReadmissions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SettleReadmissions,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +187,87 @@ class AdmissionService:
             '/webhook.security.v1.AdmissionService/ListEdgePolicies',
             webhook_dot_security_dot_v1_dot_admission__service__pb2.ListEdgePoliciesRequest.SerializeToString,
             webhook_dot_security_dot_v1_dot_admission__service__pb2.ListEdgePoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.AdmissionService/ReportRefusals',
+            webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportRefusalsRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportRefusalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Readmit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.AdmissionService/Readmit',
+            webhook_dot_security_dot_v1_dot_admission__service__pb2.ReadmitRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_admission__service__pb2.ReadmitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SettleReadmissions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.AdmissionService/SettleReadmissions',
+            webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,14 @@ class AdmissionServiceStub:
     """What the HTTP edge may know of the sources: limits and manners, no secrets. Ask again every
     few seconds; `revision` tells whether anything changed.
     """
+    ReportRefusals: _grpc.UnaryUnaryMultiCallable[_admission_service_pb2.ReportRefusalsRequest, _admission_service_pb2.ReportRefusalsResponse]
+    """Tells of requests that the edge turned away before their bodies came, so that they are evidence, too."""
+    Readmit: _grpc.UnaryUnaryMultiCallable[_admission_service_pb2.ReadmitRequest, _admission_service_pb2.ReadmitResponse]
+    """Judges deliveries again that were refused and kept, by today's secrets and catalogue; signed times
+    are held against the time at which they came. An item that is believed has its rejection's id as event id.
+    """
+    SettleReadmissions: _grpc.UnaryUnaryMultiCallable[_admission_service_pb2.SettleReadmissionsRequest, _admission_service_pb2.SettleReadmissionsResponse]
+    """Readmitted deliveries are in their stream now: they need not be kept any longer. May be repeated."""
 
 @_typing.type_check_only
 class AdmissionServiceAsyncStub(AdmissionServiceStub):
@@ -51,6 +59,14 @@ class AdmissionServiceAsyncStub(AdmissionServiceStub):
     """What the HTTP edge may know of the sources: limits and manners, no secrets. Ask again every
     few seconds; `revision` tells whether anything changed.
     """
+    ReportRefusals: _aio.UnaryUnaryMultiCallable[_admission_service_pb2.ReportRefusalsRequest, _admission_service_pb2.ReportRefusalsResponse]  # type: ignore[assignment]
+    """Tells of requests that the edge turned away before their bodies came, so that they are evidence, too."""
+    Readmit: _aio.UnaryUnaryMultiCallable[_admission_service_pb2.ReadmitRequest, _admission_service_pb2.ReadmitResponse]  # type: ignore[assignment]
+    """Judges deliveries again that were refused and kept, by today's secrets and catalogue; signed times
+    are held against the time at which they came. An item that is believed has its rejection's id as event id.
+    """
+    SettleReadmissions: _aio.UnaryUnaryMultiCallable[_admission_service_pb2.SettleReadmissionsRequest, _admission_service_pb2.SettleReadmissionsResponse]  # type: ignore[assignment]
+    """Readmitted deliveries are in their stream now: they need not be kept any longer. May be repeated."""
 
 class AdmissionServiceServicer(metaclass=_abc_1.ABCMeta):
     """The gateway's questions. Only the house's internal credential may ask."""
@@ -72,5 +88,31 @@ class AdmissionServiceServicer(metaclass=_abc_1.ABCMeta):
         """What the HTTP edge may know of the sources: limits and manners, no secrets. Ask again every
         few seconds; `revision` tells whether anything changed.
         """
+
+    @_abc_1.abstractmethod
+    def ReportRefusals(
+        self,
+        request: _admission_service_pb2.ReportRefusalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_service_pb2.ReportRefusalsResponse, _abc.Awaitable[_admission_service_pb2.ReportRefusalsResponse]]:
+        """Tells of requests that the edge turned away before their bodies came, so that they are evidence, too."""
+
+    @_abc_1.abstractmethod
+    def Readmit(
+        self,
+        request: _admission_service_pb2.ReadmitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_service_pb2.ReadmitResponse, _abc.Awaitable[_admission_service_pb2.ReadmitResponse]]:
+        """Judges deliveries again that were refused and kept, by today's secrets and catalogue; signed times
+        are held against the time at which they came. An item that is believed has its rejection's id as event id.
+        """
+
+    @_abc_1.abstractmethod
+    def SettleReadmissions(
+        self,
+        request: _admission_service_pb2.SettleReadmissionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_service_pb2.SettleReadmissionsResponse, _abc.Awaitable[_admission_service_pb2.SettleReadmissionsResponse]]:
+        """Readmitted deliveries are in their stream now: they need not be kept any longer. May be repeated."""
 
 def add_AdmissionServiceServicer_to_server(servicer: AdmissionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

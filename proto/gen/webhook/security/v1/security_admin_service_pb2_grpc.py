@@ -45,6 +45,21 @@ class SecurityAdminServiceStub:
                 request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.GetSourceRequest.SerializeToString,
                 response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.GetSourceResponse.FromString,
                 _registered_method=True)
+        self.RotateSecret = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/RotateSecret',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RotateSecretRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RotateSecretResponse.FromString,
+                _registered_method=True)
+        self.RetireSecret = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/RetireSecret',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RetireSecretRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RetireSecretResponse.FromString,
+                _registered_method=True)
+        self.ListSecrets = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/ListSecrets',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListSecretsRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListSecretsResponse.FromString,
+                _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/webhook.security.v1.SecurityAdminService/CreateApiKey',
                 request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.CreateApiKeyRequest.SerializeToString,
@@ -54,6 +69,36 @@ class SecurityAdminServiceStub:
                 '/webhook.security.v1.SecurityAdminService/RevokeApiKey',
                 request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RevokeApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ListRejections = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/ListRejections',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListRejectionsRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListRejectionsResponse.FromString,
+                _registered_method=True)
+        self.GetRejection = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/GetRejection',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.GetRejectionRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.GetRejectionResponse.FromString,
+                _registered_method=True)
+        self.OpenEvent = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/OpenEvent',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.OpenEventRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.OpenEventResponse.FromString,
+                _registered_method=True)
+        self.TailAudit = channel.unary_stream(
+                '/webhook.security.v1.SecurityAdminService/TailAudit',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TailAuditRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TailAuditResponse.FromString,
+                _registered_method=True)
+        self.VerifyAudit = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/VerifyAudit',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.VerifyAuditRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.VerifyAuditResponse.FromString,
+                _registered_method=True)
+        self.TrimAudit = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/TrimAudit',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditResponse.FromString,
                 _registered_method=True)
 
 
@@ -75,6 +120,33 @@ class SecurityAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateSecret(self, request, context):
+        """Adds a secret to a source and ends the older ones after an overlap, during which all of them verify.
+        Answers once every replica that is up has it, or says how many have not.
+        Errors: NOT_FOUND/SOURCE_NOT_FOUND; INVALID_ARGUMENT/FIELD_INVALID; ABORTED/SECRETS_CHANGED;
+        UNAVAILABLE/SECRETS_UNREADABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireSecret(self, request, context):
+        """Ends a secret now. Errors: NOT_FOUND/SOURCE_NOT_FOUND, NOT_FOUND/SECRET_NOT_FOUND;
+        FAILED_PRECONDITION/LAST_SECRET where nothing would verify the source any more,
+        FAILED_PRECONDITION/SECRET_UNUSABLE where its value can't be read; ABORTED/SECRETS_CHANGED;
+        UNAVAILABLE/SECRETS_UNREADABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSecrets(self, request, context):
+        """The secrets of the sources with their last use, in order of tenant and tool. No secret itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateApiKey(self, request, context):
         """Mints a credential and shows it once. Errors: INVALID_ARGUMENT/FIELD_INVALID.
         """
@@ -84,6 +156,50 @@ class SecurityAdminServiceServicer:
 
     def RevokeApiKey(self, request, context):
         """Makes a credential worthless within 10 s everywhere. Errors: NOT_FOUND/API_KEY_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRejections(self, request, context):
+        """Deliveries that were not let in, newest first. `webhook.ingest.v1.IngestAdminService` retries them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRejection(self, request, context):
+        """Errors: NOT_FOUND/REJECTION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenEvent(self, request, context):
+        """Opens an event that was kept aside in quarantine, for who may see its tenant.
+        Errors: INVALID_ARGUMENT/EVENT_NOT_OPENED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TailAudit(self, request, context):
+        """The audit chain from a place on; ends at its end, or follows it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyAudit(self, request, context):
+        """Checks every link of the audit chain and the seal of its head.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TrimAudit(self, request, context):
+        """Lets go of the oldest entries, after they were exported; the seal moves with them. Needs a
+        credential for all tenants. Errors: FAILED_PRECONDITION/AUDIT_ENTRY_DIFFERS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,6 +218,21 @@ def add_SecurityAdminServiceServicer_to_server(servicer, server):
                     request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.GetSourceRequest.FromString,
                     response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.GetSourceResponse.SerializeToString,
             ),
+            'RotateSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSecret,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RotateSecretRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RotateSecretResponse.SerializeToString,
+            ),
+            'RetireSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireSecret,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RetireSecretRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RetireSecretResponse.SerializeToString,
+            ),
+            'ListSecrets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSecrets,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListSecretsRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListSecretsResponse.SerializeToString,
+            ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
                     request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.CreateApiKeyRequest.FromString,
@@ -111,6 +242,36 @@ def add_SecurityAdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'ListRejections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRejections,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListRejectionsRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListRejectionsResponse.SerializeToString,
+            ),
+            'GetRejection': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRejection,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.GetRejectionRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.GetRejectionResponse.SerializeToString,
+            ),
+            'OpenEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenEvent,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.OpenEventRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.OpenEventResponse.SerializeToString,
+            ),
+            'TailAudit': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailAudit,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TailAuditRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TailAuditResponse.SerializeToString,
+            ),
+            'VerifyAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyAudit,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.VerifyAuditRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.VerifyAuditResponse.SerializeToString,
+            ),
+            'TrimAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.TrimAudit,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +340,87 @@ class SecurityAdminService:
             _registered_method=True)
 
     @staticmethod
+    def RotateSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/RotateSecret',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RotateSecretRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RotateSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/RetireSecret',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RetireSecretRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RetireSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSecrets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/ListSecrets',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListSecretsRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListSecretsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateApiKey(request,
             target,
             options=(),
@@ -222,6 +464,168 @@ class SecurityAdminService:
             '/webhook.security.v1.SecurityAdminService/RevokeApiKey',
             webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
             webhook_dot_security_dot_v1_dot_security__admin__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRejections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/ListRejections',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListRejectionsRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListRejectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRejection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/GetRejection',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.GetRejectionRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.GetRejectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/OpenEvent',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.OpenEventRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.OpenEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/TailAudit',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TailAuditRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TailAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/VerifyAudit',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.VerifyAuditRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.VerifyAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrimAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/TrimAudit',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,10 +37,40 @@ class SecurityAdminServiceStub:
     """The sources that are configured, in order of tenant and tool."""
     GetSource: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.GetSourceRequest, _security_admin_service_pb2.GetSourceResponse]
     """Errors: NOT_FOUND/SOURCE_NOT_FOUND."""
+    RotateSecret: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.RotateSecretRequest, _security_admin_service_pb2.RotateSecretResponse]
+    """Adds a secret to a source and ends the older ones after an overlap, during which all of them verify.
+    Answers once every replica that is up has it, or says how many have not.
+    Errors: NOT_FOUND/SOURCE_NOT_FOUND; INVALID_ARGUMENT/FIELD_INVALID; ABORTED/SECRETS_CHANGED;
+    UNAVAILABLE/SECRETS_UNREADABLE.
+    """
+    RetireSecret: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.RetireSecretRequest, _security_admin_service_pb2.RetireSecretResponse]
+    """Ends a secret now. Errors: NOT_FOUND/SOURCE_NOT_FOUND, NOT_FOUND/SECRET_NOT_FOUND;
+    FAILED_PRECONDITION/LAST_SECRET where nothing would verify the source any more,
+    FAILED_PRECONDITION/SECRET_UNUSABLE where its value can't be read; ABORTED/SECRETS_CHANGED;
+    UNAVAILABLE/SECRETS_UNREADABLE.
+    """
+    ListSecrets: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.ListSecretsRequest, _security_admin_service_pb2.ListSecretsResponse]
+    """The secrets of the sources with their last use, in order of tenant and tool. No secret itself."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.CreateApiKeyRequest, _security_admin_service_pb2.CreateApiKeyResponse]
     """Mints a credential and shows it once. Errors: INVALID_ARGUMENT/FIELD_INVALID."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.RevokeApiKeyRequest, _security_admin_service_pb2.RevokeApiKeyResponse]
     """Makes a credential worthless within 10 s everywhere. Errors: NOT_FOUND/API_KEY_NOT_FOUND."""
+    ListRejections: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.ListRejectionsRequest, _security_admin_service_pb2.ListRejectionsResponse]
+    """Deliveries that were not let in, newest first. `webhook.ingest.v1.IngestAdminService` retries them."""
+    GetRejection: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.GetRejectionRequest, _security_admin_service_pb2.GetRejectionResponse]
+    """Errors: NOT_FOUND/REJECTION_NOT_FOUND."""
+    OpenEvent: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.OpenEventRequest, _security_admin_service_pb2.OpenEventResponse]
+    """Opens an event that was kept aside in quarantine, for who may see its tenant.
+    Errors: INVALID_ARGUMENT/EVENT_NOT_OPENED.
+    """
+    TailAudit: _grpc.UnaryStreamMultiCallable[_security_admin_service_pb2.TailAuditRequest, _security_admin_service_pb2.TailAuditResponse]
+    """The audit chain from a place on; ends at its end, or follows it."""
+    VerifyAudit: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.VerifyAuditRequest, _security_admin_service_pb2.VerifyAuditResponse]
+    """Checks every link of the audit chain and the seal of its head."""
+    TrimAudit: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.TrimAuditRequest, _security_admin_service_pb2.TrimAuditResponse]
+    """Lets go of the oldest entries, after they were exported; the seal moves with them. Needs a
+    credential for all tenants. Errors: FAILED_PRECONDITION/AUDIT_ENTRY_DIFFERS.
+    """
 
 @_typing.type_check_only
 class SecurityAdminServiceAsyncStub(SecurityAdminServiceStub):
@@ -51,10 +81,40 @@ class SecurityAdminServiceAsyncStub(SecurityAdminServiceStub):
     """The sources that are configured, in order of tenant and tool."""
     GetSource: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.GetSourceRequest, _security_admin_service_pb2.GetSourceResponse]  # type: ignore[assignment]
     """Errors: NOT_FOUND/SOURCE_NOT_FOUND."""
+    RotateSecret: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.RotateSecretRequest, _security_admin_service_pb2.RotateSecretResponse]  # type: ignore[assignment]
+    """Adds a secret to a source and ends the older ones after an overlap, during which all of them verify.
+    Answers once every replica that is up has it, or says how many have not.
+    Errors: NOT_FOUND/SOURCE_NOT_FOUND; INVALID_ARGUMENT/FIELD_INVALID; ABORTED/SECRETS_CHANGED;
+    UNAVAILABLE/SECRETS_UNREADABLE.
+    """
+    RetireSecret: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.RetireSecretRequest, _security_admin_service_pb2.RetireSecretResponse]  # type: ignore[assignment]
+    """Ends a secret now. Errors: NOT_FOUND/SOURCE_NOT_FOUND, NOT_FOUND/SECRET_NOT_FOUND;
+    FAILED_PRECONDITION/LAST_SECRET where nothing would verify the source any more,
+    FAILED_PRECONDITION/SECRET_UNUSABLE where its value can't be read; ABORTED/SECRETS_CHANGED;
+    UNAVAILABLE/SECRETS_UNREADABLE.
+    """
+    ListSecrets: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.ListSecretsRequest, _security_admin_service_pb2.ListSecretsResponse]  # type: ignore[assignment]
+    """The secrets of the sources with their last use, in order of tenant and tool. No secret itself."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.CreateApiKeyRequest, _security_admin_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Mints a credential and shows it once. Errors: INVALID_ARGUMENT/FIELD_INVALID."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.RevokeApiKeyRequest, _security_admin_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Makes a credential worthless within 10 s everywhere. Errors: NOT_FOUND/API_KEY_NOT_FOUND."""
+    ListRejections: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.ListRejectionsRequest, _security_admin_service_pb2.ListRejectionsResponse]  # type: ignore[assignment]
+    """Deliveries that were not let in, newest first. `webhook.ingest.v1.IngestAdminService` retries them."""
+    GetRejection: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.GetRejectionRequest, _security_admin_service_pb2.GetRejectionResponse]  # type: ignore[assignment]
+    """Errors: NOT_FOUND/REJECTION_NOT_FOUND."""
+    OpenEvent: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.OpenEventRequest, _security_admin_service_pb2.OpenEventResponse]  # type: ignore[assignment]
+    """Opens an event that was kept aside in quarantine, for who may see its tenant.
+    Errors: INVALID_ARGUMENT/EVENT_NOT_OPENED.
+    """
+    TailAudit: _aio.UnaryStreamMultiCallable[_security_admin_service_pb2.TailAuditRequest, _security_admin_service_pb2.TailAuditResponse]  # type: ignore[assignment]
+    """The audit chain from a place on; ends at its end, or follows it."""
+    VerifyAudit: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.VerifyAuditRequest, _security_admin_service_pb2.VerifyAuditResponse]  # type: ignore[assignment]
+    """Checks every link of the audit chain and the seal of its head."""
+    TrimAudit: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.TrimAuditRequest, _security_admin_service_pb2.TrimAuditResponse]  # type: ignore[assignment]
+    """Lets go of the oldest entries, after they were exported; the seal moves with them. Needs a
+    credential for all tenants. Errors: FAILED_PRECONDITION/AUDIT_ENTRY_DIFFERS.
+    """
 
 class SecurityAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administration of sources and credentials. Role: operator."""
@@ -76,6 +136,38 @@ class SecurityAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Errors: NOT_FOUND/SOURCE_NOT_FOUND."""
 
     @_abc_1.abstractmethod
+    def RotateSecret(
+        self,
+        request: _security_admin_service_pb2.RotateSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.RotateSecretResponse, _abc.Awaitable[_security_admin_service_pb2.RotateSecretResponse]]:
+        """Adds a secret to a source and ends the older ones after an overlap, during which all of them verify.
+        Answers once every replica that is up has it, or says how many have not.
+        Errors: NOT_FOUND/SOURCE_NOT_FOUND; INVALID_ARGUMENT/FIELD_INVALID; ABORTED/SECRETS_CHANGED;
+        UNAVAILABLE/SECRETS_UNREADABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def RetireSecret(
+        self,
+        request: _security_admin_service_pb2.RetireSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.RetireSecretResponse, _abc.Awaitable[_security_admin_service_pb2.RetireSecretResponse]]:
+        """Ends a secret now. Errors: NOT_FOUND/SOURCE_NOT_FOUND, NOT_FOUND/SECRET_NOT_FOUND;
+        FAILED_PRECONDITION/LAST_SECRET where nothing would verify the source any more,
+        FAILED_PRECONDITION/SECRET_UNUSABLE where its value can't be read; ABORTED/SECRETS_CHANGED;
+        UNAVAILABLE/SECRETS_UNREADABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSecrets(
+        self,
+        request: _security_admin_service_pb2.ListSecretsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.ListSecretsResponse, _abc.Awaitable[_security_admin_service_pb2.ListSecretsResponse]]:
+        """The secrets of the sources with their last use, in order of tenant and tool. No secret itself."""
+
+    @_abc_1.abstractmethod
     def CreateApiKey(
         self,
         request: _security_admin_service_pb2.CreateApiKeyRequest,
@@ -90,5 +182,57 @@ class SecurityAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_security_admin_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_security_admin_service_pb2.RevokeApiKeyResponse]]:
         """Makes a credential worthless within 10 s everywhere. Errors: NOT_FOUND/API_KEY_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListRejections(
+        self,
+        request: _security_admin_service_pb2.ListRejectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.ListRejectionsResponse, _abc.Awaitable[_security_admin_service_pb2.ListRejectionsResponse]]:
+        """Deliveries that were not let in, newest first. `webhook.ingest.v1.IngestAdminService` retries them."""
+
+    @_abc_1.abstractmethod
+    def GetRejection(
+        self,
+        request: _security_admin_service_pb2.GetRejectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.GetRejectionResponse, _abc.Awaitable[_security_admin_service_pb2.GetRejectionResponse]]:
+        """Errors: NOT_FOUND/REJECTION_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def OpenEvent(
+        self,
+        request: _security_admin_service_pb2.OpenEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.OpenEventResponse, _abc.Awaitable[_security_admin_service_pb2.OpenEventResponse]]:
+        """Opens an event that was kept aside in quarantine, for who may see its tenant.
+        Errors: INVALID_ARGUMENT/EVENT_NOT_OPENED.
+        """
+
+    @_abc_1.abstractmethod
+    def TailAudit(
+        self,
+        request: _security_admin_service_pb2.TailAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_security_admin_service_pb2.TailAuditResponse], _abc.AsyncIterator[_security_admin_service_pb2.TailAuditResponse]]:
+        """The audit chain from a place on; ends at its end, or follows it."""
+
+    @_abc_1.abstractmethod
+    def VerifyAudit(
+        self,
+        request: _security_admin_service_pb2.VerifyAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.VerifyAuditResponse, _abc.Awaitable[_security_admin_service_pb2.VerifyAuditResponse]]:
+        """Checks every link of the audit chain and the seal of its head."""
+
+    @_abc_1.abstractmethod
+    def TrimAudit(
+        self,
+        request: _security_admin_service_pb2.TrimAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.TrimAuditResponse, _abc.Awaitable[_security_admin_service_pb2.TrimAuditResponse]]:
+        """Lets go of the oldest entries, after they were exported; the seal moves with them. Needs a
+        credential for all tenants. Errors: FAILED_PRECONDITION/AUDIT_ENTRY_DIFFERS.
+        """
 
 def add_SecurityAdminServiceServicer_to_server(servicer: SecurityAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

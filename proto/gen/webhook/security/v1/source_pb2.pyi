@@ -92,6 +92,7 @@ class Source(_message.Message):
     OCCURRENCES_ALLOWED_FIELD_NUMBER: _builtins.int
     DOCUMENTATION_URL_FIELD_NUMBER: _builtins.int
     CHECKED_DATE_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     tool: _builtins.str
     kind: _builtins.str
@@ -113,6 +114,10 @@ class Source(_message.Message):
     def content_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def dedup_window(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The types of event that are taken; none: all."""
+
     def __init__(
         self,
         *,
@@ -129,10 +134,11 @@ class Source(_message.Message):
         occurrences_allowed: _builtins.int = ...,
         documentation_url: _builtins.str = ...,
         checked_date: _builtins.str = ...,
+        event_types: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dedup_window", b"dedup_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_date", b"checked_date", "content_types", b"content_types", "dedup_window", b"dedup_window", "documentation_url", b"documentation_url", "enabled", b"enabled", "kind", b"kind", "max_body_bytes", b"max_body_bytes", "occurrences_allowed", b"occurrences_allowed", "schemes", b"schemes", "secrets", b"secrets", "tenant", b"tenant", "title", b"title", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_date", b"checked_date", "content_types", b"content_types", "dedup_window", b"dedup_window", "documentation_url", b"documentation_url", "enabled", b"enabled", "event_types", b"event_types", "kind", b"kind", "max_body_bytes", b"max_body_bytes", "occurrences_allowed", b"occurrences_allowed", "schemes", b"schemes", "secrets", b"secrets", "tenant", b"tenant", "title", b"title", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -150,7 +156,9 @@ class SecretInfo(_message.Message):
     key_id: _builtins.str
     """Public name of the secret."""
     reference: _builtins.str
-    """Where it comes from: "env:GITHUB_WEBHOOK_SECRET"."""
+    """Where it comes from: "env:GITHUB_WEBHOOK_SECRET", "file:...", "postgresql:<organisation>", or "stored" for
+    one that was rotated in.
+    """
     usable: _builtins.bool
     """False: the reference could not be read, or the value is empty."""
     @_builtins.property
