@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,14 @@ from grpc.aio import ClientCallDetails
 from pydantic import SecretStr
 
 from webhook_shared import telemetry
+from webhook_shared.renewed_channel import RenewedChannel
+from webhook_shared.settings import TlsSection
+from webhook_shared.tls import CertificateFiles, Pem, channel_credentials, refuse_plain_text
+
+PLAIN = TlsSection()
+"""No certificates: plain text, and only on this machine."""
+
+Options = Sequence[tuple[str, Any]]
 
 LARGEST_MESSAGE_BYTES = 64 * 2**20
 _SERVICE_CONFIG = json.dumps(
@@ -49,12 +57,14 @@ class _Signed:
     """Adds the credential, and the deadline where the caller sets none."""
 
     def __init__(self, key: SecretStr, deadline_s: float) -> None:
-        self._authorization = f"Bearer {key.get_secret_value()}"
+        secret = key.get_secret_value()
+        self._authorization = f"Bearer {secret}" if secret else ""
         self._deadline_s = deadline_s
 
     def _signed(self, details: ClientCallDetails) -> ClientCallDetails:
         metadata = grpc.aio.Metadata(*(details.metadata or ()))
-        metadata.add("authorization", self._authorization)
+        if self._authorization:
+            metadata.add("authorization", self._authorization)
         return ClientCallDetails(
             method=details.method,
             timeout=details.timeout if details.timeout is not None else self._deadline_s,
@@ -79,13 +89,19 @@ class _SignedStream(_Signed, grpc.aio.UnaryStreamClientInterceptor):
 
 
 @asynccontextmanager
-async def connected(address: str, *, key: SecretStr, deadline_s: float) -> AsyncIterator[grpc.aio.Channel]:
+async def connected(
+    address: str, *, key: SecretStr, deadline_s: float, tls: TlsSection = PLAIN
+) -> AsyncIterator[grpc.aio.Channel]:
     """A channel, closed on leaving. Connects when first used, and again whenever it must.
 
     Args:
         address: host:port; a name with several addresses is balanced over them.
-        key: The credential to call with.
+        key: The credential to call with; empty where the certificate is it.
         deadline_s: For calls that set none, seconds. Retries stay within it.
+        tls: The certificates; calls made after the files have changed use the new ones.
+
+    Raises:
+        TlsProblem: The certificates can't be used, or there are none and the address is off this machine.
     """
     interceptors: list[Any] = [_SignedUnary(key, deadline_s), _SignedStream(key, deadline_s)]
     if telemetry.tracing_is_on():
@@ -94,6 +110,26 @@ async def connected(address: str, *, key: SecretStr, deadline_s: float) -> Async
         )
 
         interceptors = [*aio_client_interceptors(), *interceptors]  # type: ignore[no-untyped-call]  # untyped library
-    target = address if "://" in address else f"dns:///{address}"
-    async with grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=interceptors) as channel:
+    async with opened(address, tls, options=_OPTIONS, interceptors=interceptors) as channel:
         yield channel
+
+
+def opened(
+    address: str, tls: TlsSection, *, options: Options = (), interceptors: Sequence[Any] = ()
+) -> grpc.aio.Channel:
+    """A channel that adds nothing: no credential, no deadline, no retries. Close it.
+
+    Raises:
+        TlsProblem: As for `connected`.
+    """
+    target = address if "://" in address else f"dns:///{address}"
+    if not tls.ca_file:
+        refuse_plain_text(address, tls)
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+
+    def made(pem: Pem) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(
+            target, channel_credentials(pem), options=options, interceptors=interceptors
+        )
+
+    return RenewedChannel(CertificateFiles.of(tls), made)

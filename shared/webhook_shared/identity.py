@@ -2,7 +2,8 @@
 
 A key is `whk_<key id>_<secret>`. Only the SHA-256 of the secret is stored: it is random and long, so no
 slow hash is needed. The internal key is our own processes' credential; it never depends on Redis, so
-that an emptied Redis can't lock the system out of itself.
+that an emptied Redis can't lock the system out of itself. A certificate is a credential too, by the name in
+it, wherever no API key is sent along.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
@@ -21,6 +22,7 @@ from pydantic import SecretStr
 
 from webhook_shared.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from webhook_shared.redis import Client
+from webhook_shared.settings import IdentitySection, TlsSection
 
 KEYS = "apikeys"
 REQUESTS = "apikeys:requests"
@@ -187,19 +189,74 @@ class ApiKeys:
         return ApiKey(key_id=key_id, **fields), digest
 
 
+class Certificates:
+    """Whose certificates are credentials, by the name in them.
+
+    A name is a SAN URI, or the common name of a certificate that has no URI; which of the two an entry
+    means is seen by its "://", so neither can be passed off as the other.
+
+    Args:
+        identity: Who is known.
+        tls: Where nobody must show a certificate, none is a credential.
+
+    Raises:
+        ValueError: A name stands twice.
+    """
+
+    def __init__(self, identity: IdentitySection, tls: TlsSection) -> None:
+        self._callers: dict[str, Caller] = {}
+        self.know_ours = False
+        if not tls.cert_file or tls.client_certificates == "none":
+            return
+        for entry in identity.certificates:
+            roles = frozenset(Role[role.upper()] for role in entry.roles)
+            self._add(entry.name, frozenset(entry.tenants), roles)
+        if identity.internal_certificate:
+            self._add(identity.internal_certificate, frozenset({ALL_TENANTS}), frozenset({Role.INTERNAL}))
+            self.know_ours = True
+
+    def caller(self, uris: Sequence[str], common_name: str) -> Caller:
+        """The caller that a verified certificate names.
+
+        Raises:
+            Unauthenticated: CERTIFICATE_UNKNOWN: It names nobody that we know.
+        """
+        for name in uris or (common_name,):
+            found = self._callers.get(name) if ("://" in name) == bool(uris) else None
+            if found is not None:
+                return found
+        raise Unauthenticated("CERTIFICATE_UNKNOWN", "no API key, and a certificate that nobody here knows")
+
+    def _add(self, name: str, tenants: frozenset[str], roles: frozenset[Role]) -> None:
+        if name in self._callers:
+            raise ValueError(f"webhook.identity: the certificate {name!r} stands twice")
+        self._callers[name] = Caller(f"cert:{name}", tenants, roles)
+
+
+NO_CERTIFICATES = Certificates(IdentitySection(), TlsSection())
+
+
 class Authenticator:
     """Says who holds a credential; what it found holds for CACHE_S seconds.
+
+    Args:
+        client: Where the API keys are.
+        internal_key: Our own processes' credential; may be empty where their certificates are it.
+        certificates: Whose certificates are credentials.
 
     Raises:
         ValueError: The internal key is missing or short.
     """
 
-    def __init__(self, client: Client, internal_key: SecretStr) -> None:
+    def __init__(
+        self, client: Client, internal_key: SecretStr, certificates: Certificates = NO_CERTIFICATES
+    ) -> None:
+        self.certificates = certificates
         secret = internal_key.get_secret_value()
-        if len(secret) < SHORTEST_INTERNAL_KEY:
+        if len(secret) < SHORTEST_INTERNAL_KEY and (secret or not certificates.know_ours):
             raise ValueError(
                 "WEBHOOK_INTERNAL_KEY must be at least 32 random characters, the same for all our "
-                "processes; make one with `openssl rand -hex 32`"
+                "processes (or empty, where each has a certificate); make one with `openssl rand -hex 32`"
             )
         self._internal = secret.encode()
         self._insider = Caller("internal", frozenset({ALL_TENANTS}), frozenset({Role.INTERNAL}))
@@ -215,8 +272,8 @@ class Authenticator:
         """
         scheme, _, credential = authorization.partition(" ")
         if scheme.lower() != "bearer" or not credential:
-            raise Unauthenticated("send the API key as metadata `authorization: Bearer <key>`")
-        if hmac.compare_digest(credential.encode(), self._internal):
+            raise Unauthenticated(message="send the API key as metadata `authorization: Bearer <key>`")
+        if self._internal and hmac.compare_digest(credential.encode(), self._internal):
             return self._insider
         now = time.monotonic()
         known = self._cache.get(credential)

@@ -19,7 +19,7 @@ from webhook_shared.errors import (
     Unauthenticated,
     Unavailable,
 )
-from webhook_shared.identity import Authenticator, Role, caller, set_caller
+from webhook_shared.identity import Authenticator, Caller, Role, caller, set_caller
 from webhook_shared.redis import REDIS_TROUBLE
 
 log = structlog.get_logger()
@@ -77,7 +77,7 @@ class Guarded(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             try:
-                await self._admit(method, authorization)
+                await self._admit(method, authorization, context)
                 response = await inner(request, context)
             except Exception as error:  # noqa: BLE001  # every failure leaves as a status
                 await _fail(method, error, context)
@@ -90,7 +90,7 @@ class Guarded(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, authorization: str, inner: Any) -> Any:
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                await self._admit(method, authorization)
+                await self._admit(method, authorization, context)
                 async for response in inner(request, context):
                     yield response
             except Exception as error:  # noqa: BLE001  # every failure leaves as a status
@@ -99,17 +99,57 @@ class Guarded(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    async def _admit(self, method: str, authorization: str) -> None:
-        if not authorization:
-            raise Unauthenticated("send an API key as metadata `authorization: Bearer <key>`")
+    async def _admit(
+        self, method: str, authorization: str, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        if authorization:
+            set_caller(await self._authenticator.authenticate(authorization))
+        else:
+            set_caller(self._certified(context))
         role = self._role_of(method)
         if role is None:
             raise PermissionDenied("METHOD_CLOSED", "nobody may call this method")
-        set_caller(await self._authenticator.authenticate(authorization))
         if not caller().has(role):
             raise PermissionDenied(
                 "ROLE_MISSING", f"this needs a credential with the role {role.name.lower()}", role=role.name
             )
+
+    def _certified(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+        shown = context.auth_context()
+        if not shown.get("x509_pem_cert"):
+            raise Unauthenticated(message="send an API key as metadata `authorization: Bearer <key>`")
+        uris = [uri.decode("utf-8", "replace") for uri in shown.get("peer_uri", ())]
+        common_name = b"".join(shown.get("x509_common_name", ())).decode("utf-8", "replace")
+        return self._authenticator.certificates.caller(uris, common_name)
+
+
+class UnaryTraced(grpc.aio.ServerInterceptor):
+    """Traces calls that have one answer, and no streams.
+
+    A stream that its client ends early is closed in another context than it was opened in, which the tracer
+    reports as an error; and a span that lasts as long as somebody looks says nothing.
+
+    Args:
+        tracer: Traces.
+    """
+
+    def __init__(self, tracer: grpc.aio.ServerInterceptor) -> None:
+        self._tracer = tracer
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Let the tracer have the handler, if it answers once."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        async def found(_: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+            return handler
+
+        return await self._tracer.intercept_service(found, handler_call_details)
 
 
 async def _fail(method: str, error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> None:

@@ -14,10 +14,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from webhook_shared import telemetry
-from webhook_shared.channel import LARGEST_MESSAGE_BYTES
+from webhook_shared.channel import LARGEST_MESSAGE_BYTES, PLAIN
 from webhook_shared.identity import Authenticator, Role
-from webhook_shared.interceptors import Guarded
+from webhook_shared.interceptors import Guarded, UnaryTraced
+from webhook_shared.settings import TlsSection
 from webhook_shared.tasks import ended
+from webhook_shared.tls import (
+    CertificateFiles,
+    refuse_plain_text,
+    server_credentials,
+    stays_on_this_machine,
+)
 
 log = structlog.get_logger()
 
@@ -67,6 +74,7 @@ async def serving(
     authenticator: Authenticator,
     ready: Mapping[str, Probe],
     drain_s: float,
+    tls: TlsSection = PLAIN,
 ) -> AsyncIterator[int]:
     """Serve while inside.
 
@@ -76,13 +84,16 @@ async def serving(
         authenticator: Knows the credentials.
         ready: What must be there for the health check to say SERVING, by name.
         drain_s: How long calls in flight may take to finish on leaving, seconds.
+        tls: The certificates; new connections see the files as they are then.
 
     Yields:
         The port.
 
     Raises:
         RuntimeError: The port is taken.
+        TlsProblem: The certificates can't be used, or there are none and the address is off this machine.
     """
+    credentials = _credentials(address, tls)
     interceptors: list[grpc.aio.ServerInterceptor] = [Guarded(authenticator, partial(_role_of, services))]
     if telemetry.tracing_is_on():
         from opentelemetry.instrumentation.grpc import (  # noqa: PLC0415  # slow to import, rarely needed
@@ -90,14 +101,11 @@ async def serving(
             filters,
         )
 
-        # Neither is anybody's work; and a stream that its client ends early is closed in another context,
-        # which the tracer reports as an error.
-        traced: grpc.aio.ServerInterceptor = aio_server_interceptor(  # type: ignore[no-untyped-call]
-            filter_=filters.negate(
-                filters.any_of(filters.health_check(), filters.service_prefix("grpc.reflection."))
-            )
+        # A health check is nobody's work.
+        tracer: grpc.aio.ServerInterceptor = aio_server_interceptor(  # type: ignore[no-untyped-call]
+            filter_=filters.negate(filters.health_check())
         )
-        interceptors.insert(0, traced)
+        interceptors.insert(0, UnaryTraced(tracer))
     server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -106,20 +114,39 @@ async def serving(
     names = [service.name for service in services]
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     try:
-        port = server.add_insecure_port(address)
+        port = (
+            server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        )
     except RuntimeError:
         raise RuntimeError(
             f"can't listen on {address}: is it taken? Set WEBHOOK_LISTEN_ADDRESS to another host:port"
         ) from None
     await server.start()
     prober = asyncio.create_task(_probe_forever(checks, names, ready))
-    log.info("rpc.listening", address=address, port=port)
+    log.info("rpc.listening", address=address, port=port, tls=_speech(tls))
     try:
         yield port
     finally:
         await ended([prober])
         await checks.enter_graceful_shutdown()
         await server.stop(drain_s)
+
+
+def _credentials(address: str, tls: TlsSection) -> grpc.ServerCredentials | None:
+    if not tls.cert_file:
+        refuse_plain_text(address, tls)
+        if not stays_on_this_machine(address):
+            log.warning("rpc.plain_text", address=address, key="webhook.tls.allow_plain_text")
+        return None
+    return server_credentials(
+        CertificateFiles.of(tls), callers_show_theirs=tls.client_certificates == "required"
+    )
+
+
+def _speech(tls: TlsSection) -> str:
+    if not tls.cert_file:
+        return "none"
+    return "mutual" if tls.client_certificates == "required" else "server"
 
 
 async def _probe_forever(

@@ -25,6 +25,7 @@ from pydantic import (
     PlainSerializer,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -224,14 +225,63 @@ class EncryptionSection(Section):
     )
 
 
+class CertificateSection(Section):
+    """One entry of `webhook.identity.certificates`."""
+
+    name: str = Field(min_length=1, description="A SAN URI, or the common name where there is no URI.")
+    tenants: tuple[str, ...] = Field(min_length=1, description='"*" means all.')
+    roles: tuple[Literal["reader", "writer", "operator"], ...] = Field(min_length=1)
+
+
 class IdentitySection(Section):
     """`webhook.identity`: how the services know each other."""
 
     internal_key: Secret = setting(
         SecretStr(""),
         env="WEBHOOK_INTERNAL_KEY",
-        description="The credential of our own processes among themselves, at least 32 characters.",
+        description="The credential of our own processes among themselves, at least 32 characters. May stay "
+        "empty where they have certificates.",
     )
+    internal_certificate: str = setting(
+        "spiffe://webhook/internal",
+        env="WEBHOOK_INTERNAL_CERTIFICATE",
+        description="The name in the certificate of our own processes; empty: no certificate is one of ours.",
+    )
+    certificates: tuple[CertificateSection, ...] = setting(
+        (), description="Whose certificates are credentials: a list of name, tenants, roles."
+    )
+
+
+class TlsSection(Section):
+    """`webhook.tls`: how the RPC doors and channels of all services are secured."""
+
+    cert_file: str = setting(
+        "", env="WEBHOOK_TLS_CERT_FILE", description="Certificate of this process and its chain, PEM."
+    )
+    key_file: str = setting("", env="WEBHOOK_TLS_KEY_FILE", description="Key of the certificate, PEM.")
+    ca_file: str = setting(
+        "", env="WEBHOOK_TLS_CA_FILE", description="Authorities that the others' certificates are from, PEM."
+    )
+    client_certificates: Literal["required", "none"] = setting(
+        "required",
+        env="WEBHOOK_TLS_CLIENT_CERTIFICATES",
+        description="Whether a caller must show a certificate. With `none` API keys alone say who calls.",
+    )
+    allow_plain_text: bool = setting(
+        False,
+        env="WEBHOOK_ALLOW_PLAIN_TEXT",
+        description="Speak without TLS to other machines too: only where the network itself is private.",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError(
+                "cert_file (WEBHOOK_TLS_CERT_FILE) and key_file (WEBHOOK_TLS_KEY_FILE) go together"
+            )
+        if self.cert_file and not self.ca_file:
+            raise ValueError("ca_file (WEBHOOK_TLS_CA_FILE) is needed to know the others' certificates")
+        return self
 
 
 class ServicesSection(Section):
@@ -381,6 +431,7 @@ class ServiceGroup(Group):
     redis: RedisSection = RedisSection()
     identity: IdentitySection = IdentitySection()
     services: ServicesSection = ServicesSection()
+    tls: TlsSection = TlsSection()
 
 
 class ServiceSettings(Settings):

@@ -29,7 +29,14 @@ log = structlog.get_logger()
 _tracer = trace.get_tracer("webhook")
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 _SENSITIVE = re.compile(
-    r"secret|password|passwd|token|authorization|api_?key|private|credential|payload|body$", re.IGNORECASE
+    r"secret|password|passwd|passphrase|token|authorization|api_?key|master_?key|private|credential|signature"
+    r"|cookie|payload|body$",
+    re.IGNORECASE,
+)
+# What is a credential by its own look, wherever it stands: our keys, Standard Webhooks' secrets, what follows
+# "Bearer", and the user and password of a URL.
+_CREDENTIAL = re.compile(
+    r"whk_[0-9a-f]+_[\w-]{8,}|whsec_[\w+/=-]{8,}|(?i:\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}|(?<=://)[^/\s@]+(?=@)"
 )
 REDACTED = "***"
 
@@ -88,7 +95,7 @@ def stack_only(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappi
 
 
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Blank the values of keys that sound like secrets or payloads, at any depth."""
+    """Blank the values of keys that sound like secrets or payloads, and credentials wherever they stand."""
     for key, value in event.items():
         event[key] = _redacted(key, value)
     return event
@@ -96,8 +103,21 @@ def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
 
 def _redacted(key: str, value: Any) -> Any:
     if isinstance(value, dict):
-        return {inner: _redacted(str(inner), item) for inner, item in value.items()}
-    return REDACTED if isinstance(value, str | bytes) and _SENSITIVE.search(key) else value
+        # What stands in something secret is secret, whatever it is called there.
+        known = key if _SENSITIVE.search(key) else ""
+        return {inner: _redacted(known or _name(inner), item) for inner, item in value.items()}
+    if isinstance(value, list | tuple):
+        # Headers are often written as pairs.
+        if len(value) == 2 and isinstance(value[0], str | bytes) and _SENSITIVE.search(_name(value[0])):
+            return [value[0], REDACTED]
+        return [_redacted(key, item) for item in value]
+    if isinstance(value, str | bytes) and _SENSITIVE.search(key):
+        return REDACTED
+    return _CREDENTIAL.sub(REDACTED, value) if isinstance(value, str) else value
+
+
+def _name(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 def _add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -150,13 +170,16 @@ def tracing_is_on() -> bool:
 
 
 @contextmanager
-def span(name: str, parent: str = "", **attributes: str | float | bool) -> Iterator[Span]:
+def span(
+    name: str, parent: str = "", *, start_ns: int | None = None, **attributes: str | float | bool
+) -> Iterator[Span]:
     """A span around a piece of work.
 
     Args:
         name: "webhook.process".
         parent: A traceparent; empty means the span that is current here.
-        attributes: Ids and counts; never a payload or a secret.
+        start_ns: Unix time at which the work began, where that was before now.
+        attributes: Ids and counts; never a payload or a secret: such are blanked as in logs.
     """
     if not _State.tracing:
         yield trace.INVALID_SPAN
@@ -166,8 +189,21 @@ def span(name: str, parent: str = "", **attributes: str | float | bool) -> Itera
         remote = _parse(parent)
         if remote is not None:
             context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
-    with _tracer.start_as_current_span(name, context=context, attributes=attributes) as started:
-        yield started
+    told = {key: _redacted(key, value) for key, value in attributes.items()}
+    # Of an exception only the kind is kept: its text may quote a payload or a secret.
+    with _tracer.start_as_current_span(
+        name,
+        context=context,
+        attributes=told,
+        start_time=start_ns,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as started:
+        try:
+            yield started
+        except Exception as error:
+            started.set_status(trace.Status(trace.StatusCode.ERROR, type(error).__name__))
+            raise
 
 
 def traceparent() -> str:
