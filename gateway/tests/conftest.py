@@ -57,6 +57,7 @@ class Judge(stubs.AdmissionServiceServicer):
         self.batches: list[int] = []
         self.delay_s = 0.0
         self.revision = "1"
+        self.durability = admission.DURABILITY_UNSPECIFIED
 
     async def ListEdgePolicies(self, request: Any, context: Any) -> service.ListEdgePoliciesResponse:
         return service.ListEdgePoliciesResponse(policies=self.sources, revision=self.revision)
@@ -85,6 +86,7 @@ class Judge(stubs.AdmissionServiceServicer):
         except ValueError:
             verdict.outcome = admission.OUTCOME_QUARANTINED
         verdict.dedup_window.FromSeconds(60)
+        verdict.durability = self.durability
         event = verdict.event
         event.id = str(uuid_utils.uuid7())
         event.tenant, event.tool = delivery.tenant, delivery.tool
@@ -127,7 +129,7 @@ async def judging(judge: Judge, redis: store.Client, address: str = "127.0.0.1:0
         yield port
 
 
-def settings(redis: RedisSection, security: str, **gateway: timedelta) -> GatewaySettings:
+def settings(redis: RedisSection, security: str, **gateway: Any) -> GatewaySettings:
     section = GatewaySection(http_address="127.0.0.1:0", policy_refresh=timedelta(milliseconds=100))
     return GatewaySettings(
         webhook=GatewayWebhook(
@@ -244,7 +246,7 @@ def judge() -> Judge:
 @pytest.fixture
 def house_with(judge: Judge, valkey: RedisSection, redis: store.Client) -> Opened:
     @asynccontextmanager
-    async def opened(**gateway: timedelta) -> AsyncIterator[House]:
+    async def opened(**gateway: Any) -> AsyncIterator[House]:
         async with (
             judging(judge, redis) as port,
             running(settings(valkey, f"127.0.0.1:{port}", **gateway)) as ports,

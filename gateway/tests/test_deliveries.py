@@ -115,6 +115,7 @@ async def test_security_sees_the_request_as_it_came(house, kit):
         ("TIMESTAMP_EXPIRED", 401, "refused"),
         ("TIMESTAMP_AHEAD", 401, "refused"),
         ("ADDRESS", 403, "refused"),
+        ("EVENT_TYPE", 403, "refused"),
         ("HEADER_MALFORMED", 400, "bad request"),
         ("TIMESTAMP_MALFORMED", 400, "bad request"),
         ("BODY_EMPTY", 400, "bad request"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from webhook_gateway.durability import Assurance
 from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
 from webhook_gateway.publish import Publisher
 
@@ -29,7 +30,7 @@ def publication(event_id: str, **changes) -> Publication:
 
 @pytest.fixture
 def publisher(redis) -> Publisher:
-    return Publisher(redis, patience_s=0.5)
+    return Publisher(redis, patience_s=0.5, assurance=Assurance(redis, replicas=1, timeout_s=0.2))
 
 
 async def test_the_same_event_twice_is_in_the_stream_once(publisher, redis):

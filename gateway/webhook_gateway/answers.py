@@ -70,7 +70,6 @@ NOT_FOUND = refusal(404, "not found")
 REQUEST_TIMEOUT = refusal(408, "too slow")
 TOO_LARGE = refusal(413, "too large")
 UNSUPPORTED = refusal(415, "unsupported media type")
-TOO_MANY = refusal(429, "too many requests")
 HEADERS_TOO_LARGE = refusal(431, "headers too large")
 
 _BY_CAUSE = {
@@ -85,6 +84,7 @@ _BY_CAUSE = {
     "CONTENT_TYPE": UNSUPPORTED,
     "BODY_TOO_LARGE": TOO_LARGE,
     "ADDRESS": FORBIDDEN,
+    "EVENT_TYPE": FORBIDDEN,
 }
 
 
@@ -101,6 +101,14 @@ def unavailable(retry_after_s: float) -> Answer:
 UNAVAILABLE = unavailable(RETRY_AFTER_DEFAULT_S)
 
 
+def too_many(retry_after_s: float) -> Answer:
+    """Above a rate: 429, and when to come again."""
+    return refusal(429, "too many requests", retry_after=_whole_seconds(retry_after_s))
+
+
+TOO_MANY = too_many(RETRY_AFTER_DEFAULT_S)
+
+
 def refused(outcome: Refused, not_allowed: Answer) -> Answer:
     """The answer to what security refused; `not_allowed` is the source's own 405.
 
@@ -112,7 +120,7 @@ def refused(outcome: Refused, not_allowed: Answer) -> Answer:
     if outcome.cause == "METHOD":
         return not_allowed
     if outcome.cause == "RATE":
-        return refusal(429, "too many requests", retry_after=_whole_seconds(outcome.retry_after_s))
+        return too_many(outcome.retry_after_s)
     return unavailable(outcome.retry_after_s or RETRY_AFTER_DEFAULT_S)
 
 

@@ -12,10 +12,13 @@ import time
 from webhook_shared import telemetry
 
 from webhook_gateway import answers, metrics
+from webhook_gateway.addresses import Proxies
 from webhook_gateway.answers import Answer
 from webhook_gateway.health import Health
 from webhook_gateway.intake import Intake
+from webhook_gateway.limits import Disbelief
 from webhook_gateway.outcome import Accepted, Answered, Duplicate, Outcome, Refused
+from webhook_gateway.refusal_reports import RefusalReports
 from webhook_gateway.request import Request
 from webhook_gateway.routes import Route, Routes, is_webhook_path
 from webhook_gateway.security_client import Arrival
@@ -29,6 +32,8 @@ MAX_LENGTH_DIGITS = 19
 _ONCE = frozenset(
     (b"content-type", b"content-encoding", b"content-length", b"transfer-encoding", b"host", b"expect")
 )
+_SENDERS_FAULT = 400
+_OUR_FAULT = 500
 _ALIVE = answers.plain(200, b'{"status":"alive"}')
 _GET_ONLY = answers.method_not_allowed(("GET",))
 
@@ -36,10 +41,22 @@ _GET_ONLY = answers.method_not_allowed(("GET",))
 class Edge:
     """The handler of the HTTP server."""
 
-    def __init__(self, routes: Routes, intake: Intake, health: Health) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        intake: Intake,
+        health: Health,
+        *,
+        proxies: Proxies | None = None,
+        disbelief: Disbelief | None = None,
+        reports: RefusalReports | None = None,
+    ) -> None:
         self._routes = routes
         self._intake = intake
         self._health = health
+        self._proxies = proxies
+        self._disbelief = disbelief
+        self._reports = reports
 
     def opened(self, request: Request) -> Answer | None:
         """Judge target, method and headers.
@@ -47,10 +64,18 @@ class Edge:
         Returns:
             The answer, where it is known already; None, where the body may come.
         """
+        if self._proxies is not None:
+            request.peer = self._proxies.sender(request.peer, request.headers)
         path = request.target.partition(b"?")[0]
         route = self._routes.find(path)
+        if route is None and path in _HEALTH_PATHS:
+            # Never limited: whoever probes us may come from an address that strangers seem to have, too.
+            return self._opened_health(request, path)
+        if self._disbelief is not None and (wait_s := self._disbelief.wait_s(request.peer)):
+            metrics.shed.labels("sender").inc()
+            return answers.too_many(wait_s)
         if route is None:
-            return self._opened_elsewhere(request, path)
+            return self._opened_elsewhere(path)
         request.route = route
         request.body_limit_bytes = route.max_body_bytes
         cause = _fault_of(request, route)
@@ -59,11 +84,12 @@ class Edge:
         metrics.refusals.labels(route.tool, cause).inc()
         return answers.refused(Refused(cause, 0), route.not_allowed)
 
-    def _opened_elsewhere(self, request: Request, path: bytes) -> Answer | None:
-        if path in _HEALTH_PATHS:
-            if request.method != b"GET":
-                return _GET_ONLY
-            return _ALIVE if path == LIVE_PATH else None
+    def _opened_health(self, request: Request, path: bytes) -> Answer | None:
+        if request.method != b"GET":
+            return _GET_ONLY
+        return _ALIVE if path == LIVE_PATH else None
+
+    def _opened_elsewhere(self, path: bytes) -> Answer:
         if not is_webhook_path(path):
             return answers.NOT_FOUND
         metrics.refusals.labels(metrics.UNKNOWN_TOOL, "UNKNOWN_SOURCE").inc()
@@ -109,6 +135,20 @@ class Edge:
         if answer.status == answers.UNAVAILABLE.status:
             route.failed.inc()
         return answer
+
+    def answered(self, request: Request, answer: Answer) -> None:
+        """Keep count of who sends what nobody believes, and of what was turned away here."""
+        status = answer.status
+        if request.refusal is not None and self._reports is not None:
+            self._reports.note(request, status)
+        if self._disbelief is None or status >= _OUR_FAULT or status == answers.TOO_MANY.status:
+            return
+        if status < _SENDERS_FAULT:
+            # Who asks for our health has not proved anything.
+            if request.route is not None:
+                self._disbelief.believed(request.peer)
+        elif self._proxies is None or not self._proxies.trusts(request.peer):
+            self._disbelief.disbelieved(request.peer)
 
 
 def _arrival(request: Request, route: Route, traceparent: str) -> Arrival:

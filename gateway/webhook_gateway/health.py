@@ -5,26 +5,36 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import orjson
 
 from webhook_gateway import answers
 from webhook_gateway.answers import Answer
+from webhook_gateway.spool import Spool
+
+Probe = Callable[[], Awaitable[None]]
 
 PROBE_TIMEOUT_S = 1.0
 # So that a flood of health checks is not a flood of probes.
 FRESH_S = 1.0
+REDIS = "redis"
 
 
 class Health:
-    """Answers `GET /health/webhook`: 200 if everything is there, else 503; the body says what is missing.
+    """Answers `GET /health/webhook`: 200 if deliveries are taken, else 503; the body says what is missing.
+
+    Without Redis the gateway works as long as its spool takes events: it is then "degraded", and whoever
+    spreads the load must go on sending to it.
 
     Args:
         probes: What the gateway needs, by name; a probe raises while its thing is away.
+        spool: Stands in for Redis, if there is one.
     """
 
-    def __init__(self, probes: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
+    def __init__(self, probes: Mapping[str, Probe], spool: Spool | None = None) -> None:
         self._probes = probes
+        self._spool = spool
         self._last = answers.UNAVAILABLE
         self._probed_at_s = float("-inf")
         self._probing = asyncio.Lock()
@@ -38,17 +48,52 @@ class Health:
         return self._last
 
     async def _probe(self) -> Answer:
-        states = await asyncio.gather(*(_state(probe) for probe in self._probes.values()))
-        parts = dict(zip(self._probes, states, strict=True))
-        well = all(state == "ok" for state in states)
-        body = orjson.dumps({"status": "ok" if well else "unavailable", "gateway": "ok", **parts})
-        return answers.plain(200 if well else 503, body)
+        states = await asyncio.gather(*(_answers(probe) for probe in self._probes.values()))
+        there = dict(zip(self._probes, states, strict=True))
+        parts: dict[str, Any] = {
+            name: "ok" if is_there else "unreachable" for name, is_there in there.items()
+        }
+        status = self._status({name for name, is_there in there.items() if not is_there})
+        if self._spool is not None:
+            parts["spool"] = _shown(self._spool)
+        body = orjson.dumps({"status": status, "gateway": "ok", **parts})
+        return answers.plain(503 if status == "unavailable" else 200, body)
+
+    def _status(self, missing: set[str]) -> str:
+        if not missing:
+            return "ok"
+        stands_in = self._spool is not None and self._spool.takes_events
+        return "degraded" if missing == {REDIS} and stands_in else "unavailable"
 
 
-async def _state(probe: Callable[[], Awaitable[None]]) -> str:
+def unless_spooled(probe: Probe, spool: Spool | None) -> Probe:
+    """A probe of Redis that does not mind its absence while the spool takes events."""
+    if spool is None:
+        return probe
+
+    async def check() -> None:
+        if not (spool.takes_events or await _answers(probe)):
+            raise ConnectionError("neither Redis nor the spool takes events")
+
+    return check
+
+
+def _shown(spool: Spool) -> dict[str, Any]:
+    state = (
+        "failing" if spool.is_failing else "full" if spool.is_full else "filled" if spool.events else "empty"
+    )
+    return {
+        "state": state,
+        "events": spool.events,
+        "bytes": spool.size_bytes,
+        "oldest_age_seconds": round(spool.oldest_age_s, 1),
+    }
+
+
+async def _answers(probe: Probe) -> bool:
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             await probe()
     except Exception:  # noqa: BLE001  # whatever it is, the thing does not answer
-        return "unreachable"
-    return "ok"
+        return False
+    return True

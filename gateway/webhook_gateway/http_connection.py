@@ -17,14 +17,17 @@ from typing import Any, Protocol
 import httptools
 import structlog
 
+from webhook_gateway import metrics
 from webhook_gateway.answers import (
     BAD_REQUEST,
     HEADERS_TOO_LARGE,
     REQUEST_TIMEOUT,
     TOO_LARGE,
+    TOO_MANY,
     UNAVAILABLE,
     Answer,
 )
+from webhook_gateway.limits import Room
 from webhook_gateway.request import Request
 
 log = structlog.get_logger()
@@ -65,6 +68,9 @@ class Handler(Protocol):
     def answer(self, request: Request, result: Any) -> Answer:
         """Put the result into words."""
 
+    def answered(self, request: Request, answer: Answer) -> None:
+        """Hear what was said, whoever decided it."""
+
 
 class Listener(Protocol):
     """What the connections of one server share."""
@@ -74,11 +80,12 @@ class Listener(Protocol):
     # "date: ...\r\n", of this second.
     date: bytes
     draining: bool
+    room: Room
 
-    def joined(self, connection: Connection) -> None:
-        """A connection is open."""
+    def joined(self, connection: Connection, peer: str) -> Answer | None:
+        """A connection is open; an answer where it may not stay."""
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: Connection, peer: str) -> None:
         """A connection is closed."""
 
 
@@ -100,6 +107,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._handler = listener.handler
+        self._room = listener.room
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
@@ -135,14 +143,18 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else ""
-        self._listener.joined(self)
+        refusal = self._listener.joined(self, self._peer)
+        if refusal is not None:
+            self._last = self._deaf = True
+            self._write(Request(self._peer), refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The sender is gone. A request that it had sent whole is still dealt with."""
-        self._listener.left(self)
+        self._listener.left(self, self._peer)
         self._deaf = True
-        self._held = b""
-        self._behind.clear()
+        self._forget_waiting()
+        if self._arriving is not self._current:
+            self._empty(self._arriving)
 
     def eof_received(self) -> bool:
         """The sender sends no more; if a request of it is under way it may still read the answer."""
@@ -168,10 +180,18 @@ class Connection(asyncio.Protocol):
         elif self._deaf:
             return
         elif self._current is not None or self._clogged:
-            self._held += data
-            self._transport.pause_reading()
+            self._hold(data)
         else:
             self._feed(data)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep for later, and read no more until then."""
+        if not self._room.take(len(data)):
+            metrics.shed.labels("bodies").inc()
+            self._transport.abort()
+            return
+        self._held += data
+        self._transport.pause_reading()
 
     def _feed(self, data: bytes) -> None:
         self._wire_bytes += len(data)
@@ -187,7 +207,9 @@ class Connection(asyncio.Protocol):
             self._reject()
         if self._current is None and not self._deaf:
             self._check_wire()
-            self._watch()
+            # A connection that has just been refused keeps the deadline of its end.
+            if not self._deaf:
+                self._watch()
 
     def _check_wire(self) -> None:
         """What has arrived is not a whole request: is it within limits so far?"""
@@ -238,8 +260,12 @@ class Connection(asyncio.Protocol):
             self._transport.write(_CONTINUE)
 
     def _refuse_head(self, request: Request, refusal: Answer) -> None:
-        """A small body is dropped as it comes; nobody waits for one that is large or not sent unasked."""
-        if refusal is TOO_LARGE or any(name == b"expect" for name, _ in request.headers):
+        """A small body is dropped as it comes; nobody waits for one that is large or not sent unasked.
+
+        Who is turned away for going on like that is rid of its connection, too.
+        """
+        turned_away = refusal is TOO_LARGE or refusal.status == TOO_MANY.status
+        if turned_away or any(name == b"expect" for name, _ in request.headers):
             self._refuse(refusal)
 
     def _head_is_too_large(self) -> bool:
@@ -261,7 +287,11 @@ class Connection(asyncio.Protocol):
                 self._refuse(request.refusal)
         elif self._body_bytes > request.body_limit_bytes:
             self._refuse(TOO_LARGE)
+        elif not self._room.take(len(body)):
+            metrics.shed.labels("bodies").inc()
+            self._refuse(UNAVAILABLE)
         else:
+            request.room_bytes += len(body)
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
@@ -292,6 +322,7 @@ class Connection(asyncio.Protocol):
             return
         self._deaf = self._last = self._cut = True
         self._parts = []
+        self._empty(self._arriving)
         self._arriving.refusal = answer
         self._complete(self._arriving)
 
@@ -324,6 +355,8 @@ class Connection(asyncio.Protocol):
         self._go_on()
 
     def _write(self, request: Request, answer: Answer) -> None:
+        self._empty(request)
+        self._handler.answered(request, answer)
         if self._transport.is_closing():
             return
         ends = (self._last and not self._behind) or self._listener.draining
@@ -350,25 +383,42 @@ class Connection(asyncio.Protocol):
         if self._current is not None or self._clogged or self._transport.is_closing():
             return
         if self._held:
-            held, self._held = self._held, b""
+            held = self._take_held()
             if not self._deaf:
                 self._feed(held)
         if self._current is None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def _empty(self, request: Request) -> None:
+        """Its body needs no room any more."""
+        if request.room_bytes:
+            self._room.give_back(request.room_bytes)
+            request.room_bytes = 0
+
+    def _take_held(self) -> bytes:
+        held, self._held = self._held, b""
+        self._room.give_back(len(held))
+        return held
+
+    def _forget_waiting(self) -> None:
+        self._take_held()
+        for request in self._behind:
+            self._empty(request)
+        self._behind.clear()
 
     # The end
 
     def _finish(self) -> None:
         """Close; but if the sender is still sending, read on for a while, or a reset overtakes the answer."""
         self._deaf = True
-        self._held = b""
-        self._behind.clear()
+        self._forget_waiting()
+        # Who does not read the last answer would else keep its connection for ever.
+        self._deadline_s = self._loop.time() + LINGER_S
         if self._ended or not self._cut:
             self._transport.close()
             return
         self._lingering = True
         self._wire_bytes = 0
-        self._deadline_s = self._loop.time() + LINGER_S
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._transport.resume_reading()
@@ -391,7 +441,7 @@ class Connection(asyncio.Protocol):
         """Act if the sender has been too slow; `now_s` is the loop's time."""
         if now_s < self._deadline_s:
             return
-        if self._lingering or self._clogged:
+        if self._lingering or self._clogged or self._transport.is_closing():
             self._transport.abort()
         elif self._stage is _IDLE or self._deaf:
             self._transport.close()

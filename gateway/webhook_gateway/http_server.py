@@ -11,7 +11,11 @@ from email.utils import formatdate
 
 from webhook_shared.tasks import ended
 
+from webhook_gateway import metrics
+from webhook_gateway.answers import TOO_MANY, UNAVAILABLE, Answer
 from webhook_gateway.http_connection import Connection, Handler, Timeouts
+from webhook_gateway.http_tls import HttpTls
+from webhook_gateway.limits import Crowd, Room
 
 BACKLOG = 2048
 SWEEP_S = 0.25
@@ -20,23 +24,37 @@ SWEEP_S = 0.25
 class HttpServer:
     """What the connections of one listening socket share."""
 
-    def __init__(self, handler: Handler, timeouts: Timeouts) -> None:
+    def __init__(self, handler: Handler, timeouts: Timeouts, crowd: Crowd, room: Room) -> None:
         self.handler = handler
         self.timeouts = timeouts
+        self.room = room
+        self._crowd = crowd
         self.date = b""
         self.draining = False
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._stamp()
 
-    def joined(self, connection: Connection) -> None:
-        """A sender has connected."""
+    def joined(self, connection: Connection, peer: str) -> Answer | None:
+        """A sender has connected; an answer where there is no room for it."""
+        crowd = self._crowd
+        full = crowd.is_full()
+        if full or crowd.has_enough_of(peer):
+            metrics.shed.labels("connections" if full else "sender_connections").inc()
+            return UNAVAILABLE if full else TOO_MANY
+        crowd.enter(peer)
         self._connections.add(connection)
         self._empty.clear()
+        metrics.connections.set(crowd.size)
+        return None
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: Connection, peer: str) -> None:
         """A connection is closed."""
+        if connection not in self._connections:
+            return
         self._connections.discard(connection)
+        self._crowd.leave(peer)
+        metrics.connections.set(self._crowd.size)
         if not self._connections:
             self._empty.set()
 
@@ -69,7 +87,14 @@ class HttpServer:
 
 @asynccontextmanager
 async def serving(
-    address: str, handler: Handler, *, timeouts: Timeouts, drain_s: float
+    address: str,
+    handler: Handler,
+    *,
+    timeouts: Timeouts,
+    crowd: Crowd,
+    room: Room,
+    drain_s: float,
+    tls: HttpTls | None = None,
 ) -> AsyncIterator[int]:
     """Serve HTTP/1.1 while the context lasts.
 
@@ -77,7 +102,10 @@ async def serving(
         address: "host:port"; port 0 takes a free one.
         handler: Decides about requests.
         timeouts: How long senders may take.
+        crowd: How many connections may be open.
+        room: For bodies.
         drain_s: How long requests that are under way may take once the context is left, seconds.
+        tls: What to show; None serves plain HTTP.
 
     Yields:
         The port.
@@ -86,18 +114,27 @@ async def serving(
         OSError: The address can't be bound.
     """
     host, _, port = address.rpartition(":")
-    server = HttpServer(handler, timeouts)
+    server = HttpServer(handler, timeouts, crowd, room)
     loop = asyncio.get_running_loop()
     listening = await loop.create_server(
-        lambda: Connection(server), host.strip("[]") or None, int(port), backlog=BACKLOG
+        lambda: Connection(server),
+        host.strip("[]") or None,
+        int(port),
+        backlog=BACKLOG,
+        ssl=tls.context if tls else None,
+        # Who does not finish the handshake holds a socket and has no connection of ours yet.
+        ssl_handshake_timeout=timeouts.header_s if tls else None,
+        ssl_shutdown_timeout=timeouts.header_s if tls else None,
     )
-    sweeper = asyncio.create_task(server.sweep())
+    tasks = [asyncio.create_task(server.sweep())]
+    if tls:
+        tasks.append(asyncio.create_task(tls.keep()))
     try:
         yield _port(listening.sockets)
     finally:
         listening.close()
         await server.drain(drain_s)
-        await ended([sweeper])
+        await ended(tasks)
 
 
 def _port(sockets: tuple[socket.socket, ...]) -> int:

@@ -1,4 +1,4 @@
-"""Takes deliveries from every door, in batches: security judges them, the publisher keeps them."""
+"""Takes deliveries from every door, in batches: security judges them, the keeper keeps them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from webhook_shared.coalesce import Coalescer
 from webhook_shared.errors import ServiceError
 
 from webhook_gateway import metrics
+from webhook_gateway.keeping import Keeper
 from webhook_gateway.outcome import Outcome, Publication, Unavailable
-from webhook_gateway.publish import Publisher
 from webhook_gateway.security_client import MAX_BODY_BYTES, Arrival, SecurityClient
 
 log = structlog.get_logger()
 
 RETRY_AFTER_S = 2.0
+# A call costs about as much as ten deliveries. Measured with 64 connections: joining at once, a quarter of
+# the batches held four deliveries or fewer; joining at half, none did.
+JOINS_AT = 0.5
 _SECURITY_MISSING = Unavailable("security", RETRY_AFTER_S)
 
 
@@ -29,7 +32,7 @@ class Intake:
 
     Args:
         security: Judges.
-        publisher: Keeps.
+        keeper: Keeps.
         max_items: Most deliveries of one batch.
         in_flight: Most batches under way at once.
         patience_s: A delivery that has waited longer than this for its turn is turned away.
@@ -38,14 +41,14 @@ class Intake:
     def __init__(
         self,
         security: SecurityClient,
-        publisher: Publisher,
+        keeper: Keeper,
         *,
         max_items: int,
         in_flight: int,
         patience_s: float,
     ) -> None:
         self._security = security
-        self._publisher = publisher
+        self._keeper = keeper
         self._patience_s = patience_s
         self._coalescer: Coalescer[Arrival, Outcome] = Coalescer(
             self._flush,
@@ -53,6 +56,7 @@ class Intake:
             in_flight=in_flight,
             max_weight=MAX_BODY_BYTES,
             weigh=_body_bytes,
+            joins_at=JOINS_AT,
         )
 
     async def __aenter__(self) -> Self:
@@ -86,8 +90,8 @@ class Intake:
             log.warning("admit.failed", reason=error.reason, deliveries=len(batch))
             return [_SECURITY_MISSING] * len(batch)
         publications = [each for each in judged if isinstance(each, Publication)]
-        published = iter(await self._publisher.publish(publications) if publications else ())
-        return [next(published) if isinstance(each, Publication) else each for each in judged]
+        kept = iter(await self._keeper.publish(publications) if publications else ())
+        return [next(kept) if isinstance(each, Publication) else each for each in judged]
 
 
 def _body_bytes(arrival: Arrival) -> int:

@@ -31,6 +31,38 @@ batch_size = Histogram(
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )
 publish_repeats = Counter("webhook_publish_repeats_total", "Publishing that had to be tried again.")
+connections = Gauge("webhook_http_connections", "Open connections of senders.")
+shed = Counter(
+    "webhook_shed_total",
+    "Turned away early: requests of a sender that nobody believes (sender), connections past the limit "
+    "(connections) or past a sender's (sender_connections), bodies past the room for them (bodies).",
+    ["limit"],
+)
+events_shaped = Counter(
+    "webhook_events_shaped_total",
+    "Deliveries over a rate that were taken all the same, since their sender never retries.",
+    ["tool"],
+)
+feed_failures = Counter(
+    "webhook_feed_failures_total", "Times that the feed of accepted events could not be reached."
+)
 policy_age = Gauge(
     "webhook_edge_policies_age_seconds", "Since when the sources' limits could not be asked of security."
+)
+durability_misses = Counter(
+    "webhook_durability_misses_total",
+    "Events that are in their stream, but were not as safe in time as their source asks; answered 503.",
+    ["durability"],
+)
+spool_events = Gauge("webhook_spool_events", "Events on the gateway's disk that Redis does not have yet.")
+spool_bytes = Gauge("webhook_spool_bytes", "Their bytes, as the spool's bound counts them.")
+spool_oldest_age = Gauge("webhook_spool_oldest_age_seconds", "How long ago the oldest of them was received.")
+spool_kept = Counter("webhook_spool_kept_total", "Events that went to disk because Redis was away.")
+spool_drained = Counter(
+    "webhook_spool_drained_total",
+    "Events that went from disk to Redis: accepted there, or duplicates of what it had by then.",
+    ["outcome"],
+)
+spool_refused = Counter(
+    "webhook_spool_refused_total", "Events that the disk could not take while Redis was away.", ["cause"]
 )

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 
 class Accepted(NamedTuple):
-    """Durable: it is in a stream."""
+    """Durable: it is in a stream, or in the spool on its way there."""
 
     event_id: str
     quarantined: bool
@@ -38,7 +38,8 @@ class Refused(NamedTuple):
 class Unavailable(NamedTuple):
     """We could not decide or could not keep it; the sender should come again."""
 
-    # "security" or "redis".
+    # "security", "redis", "key" (Redis refuses this one alone), "durability" (it is in the stream, but not
+    # yet as safe as its source asks) or "spool" (Redis is away and the spool can't take it).
     missing: str
     retry_after_s: float
 
@@ -58,6 +59,8 @@ class Publication(NamedTuple):
     window_ms: int
     occurrences_allowed: int
     quarantined: bool
+    # As `webhook.security.v1.Durability`.
+    durability: int = 0
 
 
 # Causes of a refusal that the sender can't mend; a cause that we don't know is one of them.

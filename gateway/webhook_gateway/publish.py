@@ -16,6 +16,7 @@ import structlog
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client, RedisError, Script
 
 from webhook_gateway import metrics
+from webhook_gateway.durability import MARKER, Assurance, Commands, Durability
 from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
 
 log = structlog.get_logger()
@@ -24,7 +25,14 @@ EVENTS = "webhook-events"
 QUARANTINE = "webhook-quarantine"
 RETRY_AFTER_S = 2.0
 
+MISSING = Unavailable("redis", RETRY_AFTER_S)
+"""Redis could not be reached, or takes nothing now."""
+
+_REFUSED = Unavailable("key", RETRY_AFTER_S)
+_UNSAFE = Unavailable("durability", RETRY_AFTER_S)
 _TROUBLE: tuple[type[BaseException], ...] = (*REDIS_TROUBLE, RedisError)
+_MARK = ("SET", MARKER, b"1")
+_LEVELS = {int(level): level.name.lower() for level in Durability}
 _Call = tuple[Sequence[Any], Sequence[Any]]
 Published = Accepted | Duplicate | Unavailable
 
@@ -36,66 +44,105 @@ class Publisher:
         redis: Where.
         patience_s: How long Redis may be away before a publication fails, counted from when it was
             first missed: in a long outage every batch is tried once and does not wait.
+        assurance: Has Redis say how safe an event is, where its source asks.
     """
 
-    def __init__(self, redis: Client, *, patience_s: float) -> None:
+    def __init__(self, redis: Client, *, patience_s: float, assurance: Assurance) -> None:
         self._redis = redis
         self._patience_s = patience_s
+        self._assurance = assurance
         self._script = Script.load("webhook_gateway", "publish")
         self._missed_at_s: float | None = None
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether Redis has been missed for longer than our patience, and not been seen since."""
+        return self._missed_at_s is not None and time.monotonic() - self._missed_at_s >= self._patience_s
+
+    def assume_missing(self) -> None:
+        """Redis has not been there since we began: nobody waits for it until `probe` has seen it."""
+        self._missed_at_s = float("-inf")
 
     async def publish(self, publications: Sequence[Publication]) -> list[Published]:
         """Publish each, or say that it could not be kept; in order.
 
-        An event that is answered `Unavailable` may still be in the stream if a reply was lost. The
-        sender's next delivery of it is then recognised as a duplicate.
+        An event that is answered `Unavailable` may still be in the stream: a reply was lost, or it is not
+        yet as safe as it should be. The sender's next delivery of it is then recognised as a duplicate.
         """
-        calls = [_call(publication) for publication in publications]
-        replies: list[Any] = [None] * len(calls)
-        open_ = list(range(len(calls)))
+        results = await self.attempt(publications)
+        if MISSING not in results:
+            return results
+        started_s = time.monotonic()
         backoff = Backoff(base_s=0.01, cap_s=0.25)
-        first = True
-        while open_ and (first or await self._may_try_again(backoff)):
-            first = False
-            for i, reply in zip(open_, await self._run([calls[i] for i in open_]), strict=True):
-                replies[i] = reply
-            open_ = [i for i in open_ if not isinstance(replies[i], bytes)]
-        return [_published(*pair) for pair in zip(publications, replies, strict=True)]
+        while await self._may_try_again(backoff, started_s):
+            open_ = [i for i, result in enumerate(results) if result is MISSING]
+            again = await self.attempt([publications[i] for i in open_])
+            for i, result in zip(open_, again, strict=True):
+                results[i] = result
+            if MISSING not in again:
+                break
+        return results
 
-    async def _run(self, calls: Sequence[_Call]) -> Sequence[Any]:
-        """One attempt; bytes where it is known to have worked."""
+    async def attempt(self, publications: Sequence[Publication]) -> list[Published]:
+        """Publish each, once; `MISSING` where it is not known to have worked."""
+        calls = [_call(publication) for publication in publications]
+        asked = {each.durability for each in publications if each.durability > Durability.FAST}
+        commands: Commands = {}
         try:
             async with asyncio.timeout(self._patience_s):
-                replies = await self._script.batch(self._redis, calls)
+                if asked:
+                    commands = await self._assurance.commands(asked)
+                then = (_MARK, *commands.values()) if commands else ()
+                replies = await self._script.batch(self._redis, calls, then)
         except _TROUBLE as error:
             self._missed(error)
-            return [None] * len(calls)
-        failures = [reply for reply in replies if not isinstance(reply, bytes)]
-        if failures:
-            self._missed(failures[0])
+            return [MISSING] * len(calls)
+        results = [_published(*pair) for pair in zip(publications, replies, strict=False)]
+        if MISSING in results:
+            self._missed(replies[results.index(MISSING)])
         else:
             self._missed_at_s = None
-        return replies
+        if asked:
+            reached = self._assurance.reached(asked, commands, replies[len(calls) + 1 :])
+            _hold_back(publications, results, asked - reached)
+        return results
+
+    async def probe(self) -> None:
+        """See whether Redis is back."""
+        try:
+            await self._redis.ping()
+        except _TROUBLE:
+            return
+        self._missed_at_s = None
 
     def _missed(self, error: object) -> None:
+        self._assurance.forget()
         if self._missed_at_s is None:
             self._missed_at_s = time.monotonic()
             log.warning("publish.failed", error=type(error).__name__)
 
-    async def _may_try_again(self, backoff: Backoff) -> bool:
+    async def _may_try_again(self, backoff: Backoff, started_s: float) -> bool:
         delay_s = backoff.next_delay_s()
-        since_s = time.monotonic() - self._missed_at_s if self._missed_at_s is not None else 0.0
-        if since_s + delay_s >= self._patience_s:
+        since_s = min(started_s, self._missed_at_s if self._missed_at_s is not None else started_s)
+        if time.monotonic() - since_s + delay_s >= self._patience_s:
             return False
         metrics.publish_repeats.inc()
         await asyncio.sleep(delay_s)
         return True
 
 
+def dedup_name(dedup_key: str, *, quarantined: bool) -> str:
+    """The Redis key that all deliveries of an event share, in the slot of their stream."""
+    return f"dedup:{{{QUARANTINE if quarantined else EVENTS}}}:{dedup_key}"
+
+
 def _call(publication: Publication) -> _Call:
-    stream = QUARANTINE if publication.quarantined else EVENTS
-    # The stream's own name is the hash tag, so that the script's two keys share a slot.
-    keys = (stream, f"dedup:{{{stream}}}:{publication.dedup_key}")
+    quarantined = publication.quarantined
+    # The script's two keys share a slot.
+    keys = (
+        QUARANTINE if quarantined else EVENTS,
+        dedup_name(publication.dedup_key, quarantined=quarantined),
+    )
     args = (
         publication.event_id,
         max(1, publication.occurrences_allowed),
@@ -112,8 +159,20 @@ def _call(publication: Publication) -> _Call:
 
 
 def _published(publication: Publication, reply: object) -> Published:
-    if not isinstance(reply, bytes):
-        return Unavailable("redis", RETRY_AFTER_S)
-    if reply:
-        return Duplicate(reply.decode("ascii"))
-    return Accepted(publication.event_id, publication.quarantined)
+    if isinstance(reply, bytes):
+        if reply:
+            return Duplicate(reply.decode("ascii"))
+        return Accepted(publication.event_id, publication.quarantined)
+    if "WRONGTYPE" in str(reply):
+        # Says something of this one's key and nothing of the server: waiting would not help.
+        log.error("publish.refused", error=type(reply).__name__, tool=publication.tool)
+        return _REFUSED
+    return MISSING
+
+
+def _hold_back(publications: Sequence[Publication], results: list[Published], missed: set[int]) -> None:
+    """Vouch for nothing that is less safe than its source asks; a duplicate is the same event."""
+    for i, publication in enumerate(publications):
+        if publication.durability in missed and not isinstance(results[i], Unavailable):
+            metrics.durability_misses.labels(_LEVELS.get(publication.durability, "unknown")).inc()
+            results[i] = _UNSAFE

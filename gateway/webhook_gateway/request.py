@@ -13,12 +13,13 @@ class Request:
     """Filled by the connection, judged by the edge.
 
     Attributes:
-        peer: The address of the sender.
+        peer: The address of the sender; until the headers are in, of the other end of the connection.
         method: As sent: b"POST".
         target: The request target as sent: path and query, undecoded.
         headers: Names in lower case, in wire order, repeated ones repeated.
         body: The whole body; empty until it has been read.
         body_limit_bytes: Set by the edge once the headers are in.
+        room_bytes: What its body has taken of the room for bodies.
         expects_continue: Set by the edge: the sender waits for leave to send the body.
         route: Set by the edge where the target is a source that we know.
         refusal: The answer, where it is known before the body is; the body is then not kept.
@@ -34,6 +35,7 @@ class Request:
         "method",
         "peer",
         "refusal",
+        "room_bytes",
         "route",
         "target",
     )
@@ -45,6 +47,7 @@ class Request:
         self.headers: list[tuple[bytes, bytes]] = []
         self.body = b""
         self.body_limit_bytes = 0
+        self.room_bytes = 0
         self.expects_continue = False
         self.route: Route | None = None
         self.refusal: Answer | None = None

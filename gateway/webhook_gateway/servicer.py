@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 from webhook.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc
@@ -20,10 +22,13 @@ from webhook_shared.errors import Unavailable as UnavailableError
 from webhook_shared.identity import Caller, caller
 
 from webhook_gateway import metrics
+from webhook_gateway.feed import Row
 from webhook_gateway.intake import Intake
+from webhook_gateway.limits import Room
 from webhook_gateway.outcome import OUR_FAULT, Accepted, Duplicate, Outcome, Refused
 from webhook_gateway.routes import ROUTE_NAME, Routes
 from webhook_gateway.security_client import Arrival, Producer
+from webhook_gateway.tail import Tail
 
 MAX_EVENTS = 1000
 MAX_TOTAL_BYTES = 16 * 2**20
@@ -35,9 +40,11 @@ _TOOL = re.compile(ROUTE_NAME)
 class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
     """Turns produced events into arrivals, and outcomes into results."""
 
-    def __init__(self, intake: Intake, routes: Routes) -> None:
+    def __init__(self, intake: Intake, routes: Routes, tail: Tail, room: Room) -> None:
         self._intake = intake
         self._routes = routes
+        self._tail = tail
+        self._room = room
 
     async def IngestEvents(
         self,
@@ -49,15 +56,46 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
         Raises:
             InvalidArgument: FIELD_INVALID: no event, too many, or too many bytes together.
             PermissionDenied: TENANT_NOT_ALLOWED.
+            Unavailable: TOO_BUSY: No room for these payloads now.
         """
         if not 1 <= len(request.events) <= MAX_EVENTS:
             raise InvalidArgument("send 1 to 1,000 events", fields={"events": "1 to 1,000"})
-        if sum(len(event.payload) for event in request.events) > MAX_TOTAL_BYTES:
+        size_bytes = sum(len(event.payload) for event in request.events)
+        if size_bytes > MAX_TOTAL_BYTES:
             raise InvalidArgument("the payloads are too large", fields={"events": "16 MiB together"})
         producer = caller()
         tenant = producer.tenant(request.tenant)
-        results = await asyncio.gather(*(self._ingest(producer, tenant, event) for event in request.events))
+        if not self._room.take(size_bytes):
+            metrics.shed.labels("bodies").inc()
+            raise UnavailableError("TOO_BUSY", "there is no room for it now", retry_after_s=RETRY_AFTER_S)
+        try:
+            results = await asyncio.gather(
+                *(self._ingest(producer, tenant, event) for event in request.events)
+            )
+        finally:
+            self._room.give_back(size_bytes)
         return ingest_service_pb2.IngestEventsResponse(results=results)
+
+    async def TailEvents(
+        self,
+        request: ingest_service_pb2.TailEventsRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> AsyncIterator[ingest_service_pb2.TailEventsResponse]:
+        """Follow what all gateways accept.
+
+        Raises:
+            InvalidArgument: FIELD_INVALID: The token is none of ours.
+            PermissionDenied: TENANT_NOT_ALLOWED.
+            ResourceExhausted: TOO_MANY_TAILS.
+        """
+        may_see = _seen_by(caller(), request.tenant, frozenset(request.tools))
+        async with contextlib.aclosing(self._tail.follow(request.resume_token, may_see)) as pages:
+            async for page in pages:
+                yield ingest_service_pb2.TailEventsResponse(
+                    events=[_event(row) for row in page.rows],
+                    resume_token=page.token,
+                    gap=page.gap,
+                )
 
     async def _ingest(
         self, producer: Caller, tenant: str, event: ingest_service_pb2.ProducedEvent
@@ -70,6 +108,31 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
         metrics.events_received.labels(tool).inc()
         outcome = await self._intake.submit(_arrival(producer, tenant, event))
         return _result(outcome, tool)
+
+
+def _seen_by(reader: Caller, tenant: str, tools: frozenset[str]) -> Callable[[Row], bool]:
+    if tenant:
+        reader.tenant(tenant)
+
+    def may_see(row: Row) -> bool:
+        _, owner, tool, *_ = row
+        return (owner == tenant if tenant else reader.may(owner)) and (not tools or tool in tools)
+
+    return may_see
+
+
+def _event(row: Row) -> ingest_service_pb2.AcceptedEvent:
+    event_id, tenant, tool, type_, received_ms, traceparent, quarantined = row
+    event = ingest_service_pb2.AcceptedEvent(
+        event_id=event_id,
+        tenant=tenant,
+        tool=tool,
+        type=type_,
+        traceparent=traceparent,
+        quarantined=quarantined,
+    )
+    event.received_time.FromMilliseconds(received_ms)
+    return event
 
 
 def _faults_of(event: ingest_service_pb2.ProducedEvent) -> dict[str, str]:

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from webhook.ingest.v1 import ingest_service_pb2_grpc
+import structlog
+from webhook.ingest.v1 import ingest_admin_service_pb2_grpc, ingest_service_pb2_grpc
 from webhook_shared import redis, server
 from webhook_shared.channel import connected
-from webhook_shared.identity import Authenticator, Role
+from webhook_shared.identity import Authenticator, Certificates, Role
+from webhook_shared.networks import Networks
+from webhook_shared.settings import RedisSection
+from webhook_shared.tasks import ended
 
 from webhook_gateway import http_server
+from webhook_gateway.addresses import Proxies
+from webhook_gateway.admin_servicer import IngestAdminServicer
+from webhook_gateway.durability import Assurance
 from webhook_gateway.edge import Edge
-from webhook_gateway.health import Health
+from webhook_gateway.feed import feeding
+from webhook_gateway.health import REDIS, Health, unless_spooled
 from webhook_gateway.http_connection import Timeouts
+from webhook_gateway.http_tls import HttpTls, refuse_plain_http
 from webhook_gateway.intake import Intake
+from webhook_gateway.keeping import Keeper, drained
+from webhook_gateway.limits import Crowd, Disbelief, Room, connections_allowed
 from webhook_gateway.publish import Publisher
+from webhook_gateway.quarantine import Quarantine
+from webhook_gateway.refusal_reports import reporting
+from webhook_gateway.retries import Retries
 from webhook_gateway.routes import Routes
 from webhook_gateway.security_client import RouteKeeper, SecurityClient, kept
 from webhook_gateway.servicer import IngestServicer
-from webhook_gateway.settings import GatewaySettings
+from webhook_gateway.settings import GatewaySection, GatewaySettings, SpoolSection
+from webhook_gateway.spool import Spool
+from webhook_gateway.spool import opened as spooling
+from webhook_gateway.tail import Tail
+
+log = structlog.get_logger()
 
 # A quarter of what one Admit may hold. Not measured: the benchmark's 64 connections can't fill more.
 MAX_ITEMS = 64
@@ -55,49 +77,144 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
     drain_s = settings.process.drain_timeout.total_seconds()
     admit_timeout_s = gateway.admit_timeout.total_seconds()
     publish_timeout_s = gateway.publish_timeout.total_seconds()
+    https = _http_tls(gateway)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(redis.opened(webhook.redis))
+        # First, so that a directory that can't be had is told at once, whether Redis is there or not.
+        spool = await stack.enter_async_context(_spool(gateway.spool))
+        store = redis.connect(webhook.redis)
+        stack.push_async_callback(store.aclose)
+        met = await stack.enter_async_context(
+            _meeting(webhook.redis, patience_s=None if spool is None else publish_timeout_s)
+        )
         channel = await stack.enter_async_context(
             connected(
-                webhook.services.security, key=webhook.identity.internal_key, deadline_s=admit_timeout_s
+                webhook.services.security,
+                key=webhook.identity.internal_key,
+                deadline_s=admit_timeout_s,
+                tls=webhook.tls,
             )
         )
         security = SecurityClient(channel, admit_timeout_s=admit_timeout_s)
         routes = Routes()
         keeper = RouteKeeper(security, routes, refresh_s=gateway.policy_refresh.total_seconds())
         await stack.enter_async_context(kept(keeper))
+        assurance = Assurance(
+            store,
+            replicas=gateway.durability_replicas,
+            timeout_s=min(gateway.durability_timeout.total_seconds(), publish_timeout_s / 2),
+        )
+        if met.done():
+            with contextlib.suppress(*redis.REDIS_TROUBLE):
+                await assurance.probe()
+        publisher = Publisher(store, patience_s=publish_timeout_s, assurance=assurance)
+        await stack.enter_async_context(drained(publisher, spool, met))
+        keep = Keeper(publisher, spool, await stack.enter_async_context(feeding(store)))
         intake = await stack.enter_async_context(
             Intake(
                 security,
-                Publisher(store, patience_s=publish_timeout_s),
+                keep,
                 max_items=MAX_ITEMS,
                 in_flight=IN_FLIGHT,
                 patience_s=admit_timeout_s + publish_timeout_s,
             )
         )
-        probes: dict[str, server.Probe] = {"redis": partial(redis.ping, store), "security": keeper.refresh}
+        tail = Tail(store)
+        room = Room(gateway.max_body_memory)
+        probes: dict[str, server.Probe] = {REDIS: partial(redis.ping, store), "security": keeper.refresh}
         port = await stack.enter_async_context(
             server.serving(
                 settings.process.listen_address or webhook.services.gateway,
-                [_ingest_service(IngestServicer(intake, routes))],
-                authenticator=Authenticator(store, webhook.identity.internal_key),
-                ready=probes,
+                [
+                    _ingest_service(IngestServicer(intake, routes, tail, room)),
+                    _admin_service(IngestAdminServicer(Retries(security, keep), Quarantine(store))),
+                ],
+                authenticator=Authenticator(
+                    store, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
+                ),
+                ready={**probes, REDIS: unless_spooled(probes[REDIS], spool)},
                 drain_s=drain_s,
+                tls=webhook.tls,
             )
         )
+        # Before the RPC door drains: a reader would stay as long as it may.
+        stack.callback(tail.end)
+        proxies = _proxies(gateway)
         http_port = await stack.enter_async_context(
             http_server.serving(
                 gateway.http_address,
-                Edge(routes, intake, Health(probes)),
+                Edge(
+                    routes,
+                    intake,
+                    Health(probes, spool),
+                    proxies=proxies,
+                    disbelief=_disbelief(gateway),
+                    reports=await stack.enter_async_context(reporting(security)),
+                ),
                 timeouts=Timeouts(
                     header_s=gateway.header_timeout.total_seconds(),
                     body_s=gateway.body_timeout.total_seconds(),
                     keep_alive_s=gateway.keep_alive_timeout.total_seconds(),
                 ),
+                crowd=Crowd(
+                    connections_allowed(gateway.max_connections),
+                    gateway.max_connections_per_address,
+                    is_exempt=proxies.trusts if proxies else None,
+                ),
+                room=room,
                 drain_s=drain_s,
+                tls=https,
             )
         )
         yield Running(port=port, http_port=http_port)
+
+
+def _proxies(gateway: GatewaySection) -> Proxies | None:
+    if not gateway.trusted_proxies:
+        return None
+    return Proxies(Networks.parse(gateway.trusted_proxies), gateway.forwarded_header.lower().encode())
+
+
+def _disbelief(gateway: GatewaySection) -> Disbelief | None:
+    return Disbelief(gateway.unbelieved_rate_limit) if gateway.unbelieved_rate_limit else None
+
+
+def _http_tls(gateway: GatewaySection) -> HttpTls | None:
+    if gateway.http_tls_cert_file:
+        return HttpTls(gateway.http_tls_cert_file, gateway.http_tls_key_file)
+    refuse_plain_http(gateway.http_address, allowed=gateway.http_allow_plain_text)
+    return None
+
+
+@asynccontextmanager
+async def _meeting(settings: RedisSection, *, patience_s: float | None) -> AsyncIterator[asyncio.Task[None]]:
+    """Redis is looked for, and found fit or not, before the gateway begins; longer only in the background."""
+
+    async def met() -> None:
+        async with redis.opened(settings):
+            pass
+
+    meeting = asyncio.create_task(met())
+    try:
+        done, _ = await asyncio.wait({meeting}, timeout=patience_s)
+        if done:
+            meeting.result()
+        else:
+            log.warning("redis.missing_at_start", consequence="events go to the spool")
+        yield meeting
+    finally:
+        await ended([meeting])
+
+
+@asynccontextmanager
+async def _spool(section: SpoolSection) -> AsyncIterator[Spool | None]:
+    if not section.directory:
+        log.info("spool.none", consequence="while Redis is away deliveries are answered 503")
+        yield None
+        return
+    async with spooling(
+        Path(section.directory), max_events=section.max_events, max_bytes=section.max_bytes
+    ) as spool:
+        yield spool
 
 
 def _ingest_service(servicer: IngestServicer) -> server.Service:
@@ -105,4 +222,13 @@ def _ingest_service(servicer: IngestServicer) -> server.Service:
         name="webhook.ingest.v1.IngestService",
         add=partial(ingest_service_pb2_grpc.add_IngestServiceServicer_to_server, servicer),
         role=Role.WRITER,
+        roles={"TailEvents": Role.OPERATOR},
+    )
+
+
+def _admin_service(servicer: IngestAdminServicer) -> server.Service:
+    return server.Service(
+        name="webhook.ingest.v1.IngestAdminService",
+        add=partial(ingest_admin_service_pb2_grpc.add_IngestAdminServiceServicer_to_server, servicer),
+        role=Role.OPERATOR,
     )

@@ -1,0 +1,102 @@
+"""`webhook.ingest.v1.IngestAdminService`: what was kept aside at the door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from webhook.event.v1.event_pb2 import SealedEvent
+from webhook.ingest.v1 import ingest_admin_service_pb2 as messages
+from webhook.ingest.v1 import ingest_admin_service_pb2_grpc
+from webhook_shared.errors import InvalidArgument, NotFound
+from webhook_shared.identity import ALL_TENANTS, caller
+
+from webhook_gateway.quarantine import Kept, Quarantine
+from webhook_gateway.retries import MOST, Retries
+
+DEFAULT_PAGE = 100
+LARGEST_PAGE = 1000
+
+
+class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServicer):
+    """Answers operators; each sees and retries only what its own credential covers.
+
+    Args:
+        retries: Lets refused deliveries in after all.
+        quarantine: The events that can't be read.
+    """
+
+    def __init__(self, retries: Retries, quarantine: Quarantine) -> None:
+        self._retries = retries
+        self._quarantine = quarantine
+
+    async def RetryRejections(
+        self, request: messages.RetryRejectionsRequest, context: Any
+    ) -> messages.RetryRejectionsResponse:
+        """Judge refused deliveries again and publish what is believed.
+
+        Errors: INVALID_ARGUMENT/FIELD_INVALID; UNAVAILABLE while security is away.
+        """
+        ids = request.rejection_ids
+        if not 1 <= len(ids) <= MOST or len(set(ids)) != len(ids):
+            raise InvalidArgument(
+                f"name 1 to {MOST} rejections", fields={"rejection_ids": f"1 to {MOST}, each once"}
+            )
+        return messages.RetryRejectionsResponse(results=await self._retries.retry(ids, caller()))
+
+    async def ListQuarantined(
+        self, request: messages.ListQuarantinedRequest, context: Any
+    ) -> messages.ListQuarantinedResponse:
+        """Quarantined events, newest first; a page may be short with more to come.
+
+        Errors: INVALID_ARGUMENT/FIELD_INVALID; PERMISSION_DENIED/TENANT_NOT_ALLOWED.
+        """
+        who = caller()
+        tenants = {who.tenant(request.tenant)} if request.tenant else who.tenants
+        if request.page_size < 0:
+            raise InvalidArgument("page_size is negative", fields={"page_size": "0 means 100"})
+        try:
+            kept, token = await self._quarantine.page(
+                min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE),
+                request.page_token,
+                tool=request.tool,
+                tenants=() if ALL_TENANTS in tenants else tenants,
+                since_ms=request.since_time.ToMilliseconds(),
+            )
+        except ValueError:
+            raise InvalidArgument("not a page token of ours", fields={"page_token": "is not valid"}) from None
+        return messages.ListQuarantinedResponse(
+            quarantined=[_shown(each) for each in kept], next_page_token=token
+        )
+
+    async def GetQuarantined(
+        self, request: messages.GetQuarantinedRequest, context: Any
+    ) -> messages.GetQuarantinedResponse:
+        """One quarantined event, sealed. Errors: NOT_FOUND/QUARANTINED_NOT_FOUND."""
+        found = await self._quarantine.find(request.quarantined_id)
+        if found is None or not caller().may(found.fields.get("tenant", ALL_TENANTS)):
+            raise NotFound("QUARANTINED_NOT_FOUND", "there is no such quarantined event")
+        shown = _shown(found)
+        event = SealedEvent(
+            id=shown.event_id,
+            tenant=shown.tenant,
+            tool=shown.tool,
+            type=shown.type,
+            received_time=shown.received_time,
+            schema=int(found.fields.get("schema", 1)),
+            sealed=found.sealed,
+        )
+        return messages.GetQuarantinedResponse(quarantined=shown, event=event)
+
+
+def _shown(kept: Kept) -> messages.Quarantined:
+    fields = kept.fields
+    shown = messages.Quarantined(
+        quarantined_id=kept.quarantined_id,
+        event_id=fields.get("id", ""),
+        tenant=fields.get("tenant", ""),
+        tool=fields.get("tool", ""),
+        type=fields.get("type", ""),
+        sealed_bytes=kept.sealed_bytes,
+    )
+    shown.received_time.FromMilliseconds(int(fields.get("received", 0)))
+    return shown
