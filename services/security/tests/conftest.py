@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import os
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,7 +19,7 @@ import pytest
 from pydantic import SecretStr
 from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook.security.v1.admission_pb2 import Delivery, Header, Verdict
-from webhook_security import catalogue, secrets
+from webhook_security import catalogue
 from webhook_security.admission import Admission
 from webhook_security.registry import Registry
 from webhook_security.rejections import Rejections
@@ -25,6 +29,9 @@ from webhook_shared import redis as store
 from webhook_shared.channel import connected
 from webhook_shared.envelope import Keyring
 from webhook_shared.settings import RedisSection
+
+from services.security.tests import postgresql
+from services.security.tests.postgresql import PostgresServer
 
 MASTER_KEY = "kTzW8r5J2mQx7LcV0bNf4HsY9dGa1EpU3oRi6SwB"
 INTERNAL_KEY = "internal-internal-internal-internal-0001"
@@ -148,7 +155,8 @@ class Judge:
         return self.now()
 
     def reread(self) -> None:
-        self.registry.use(secrets.read(self.registry.references()))
+        configured = self.registry.configured
+        self.registry.take(configured.name, configured.registered())
 
     def __call__(self, delivery: Delivery) -> Verdict:
         return self.all([delivery])[0]
@@ -242,3 +250,28 @@ def until() -> Callable[[Callable[[], bool]], Any]:
                 await asyncio.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def _postgres_server() -> Iterator[PostgresServer]:
+    if not postgresql.binary("initdb"):
+        if os.environ.get("CI") == "true":
+            pytest.fail(postgresql.NEEDS)
+        pytest.skip(postgresql.NEEDS)
+    directory = Path(tempfile.mkdtemp(prefix="webhook-postgres-"))
+    server = PostgresServer(directory)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+async def postgres(_postgres_server: PostgresServer) -> PostgresServer:
+    """A PostgreSQL that runs and has the table `mcp.webhook_configs`, empty."""
+    if not _postgres_server.is_running:
+        _postgres_server.start()
+    await _postgres_server.answering()
+    await _postgres_server.execute("DROP SCHEMA IF EXISTS mcp CASCADE")
+    await _postgres_server.execute(postgresql.TABLE)
+    return _postgres_server

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from webhook_security import catalogue
 from webhook_security.catalogue import CatalogueError
+from webhook_security.registry import Registry
+from webhook_security.settings import DeduplicationSection, SecuritySection
 
 SOURCES = Path(catalogue.__file__).parent / "sources"
 
@@ -26,11 +28,25 @@ def with_change(tmp_path: Path, entry: str, change: Any) -> Path:
 
 def test_every_entry_loads() -> None:
     found = catalogue.load("X-Webhook-Signature")
-    assert set(found) == {"github", "gitlab", "jira", "slack", "standard-webhooks", "generic"}
+    assert set(found) == {
+        *(
+            "azure-devops",
+            "bitbucket",
+            "circleci",
+            "generic",
+            "github",
+            "gitlab",
+            "grafana",
+            "jira",
+            "linear",
+        ),
+        *("microsoft-graph", "pagerduty", "sentry", "shopify", "slack", "sonarqube", "standard-webhooks"),
+        *("stripe", "terraform", "twitter"),
+    }
     for row in found.values():
         assert row.title
         assert row.documentation_url
-        assert row.event.type
+        assert row.event.type or row.event.otherwise != "unknown"
     assert found["github"].max_body == 25 * 2**20
     assert [scheme.kind for scheme in found["gitlab"].schemes] == ["hmac", "token"]
 
@@ -58,9 +74,9 @@ def scheme_0(**changes: Any) -> Any:
         ("github", scheme_0(colour="red"), "schemes.0.colour"),
         ("slack", scheme_0(signed="v0:{body}"), "not signed proves nothing"),
         ("standard-webhooks", scheme_0(signed="{timestamp}.{body}"), "not signed proves nothing"),
-        ("slack", scheme_0(timestamp={"header": "a", "entry": "t"}), "one of the two"),
+        ("slack", scheme_0(timestamp={"header": "a", "entry": "t"}), "one of the three"),
         ("slack", scheme_0(timestamp={"entry": "t"}), "needs entries"),
-        ("gitlab", lambda tree: tree["schemes"][1].update(prefix="x"), "a token has no prefix"),
+        ("gitlab", lambda tree: tree["schemes"][1].update(encoding="hex"), "a token has no encoding"),
         ("gitlab", lambda tree: tree["keep_headers"].append("X-Gitlab-Token"), "x-gitlab-token"),
         ("gitlab", lambda tree: tree["keep_headers"].append("Authorization"), "authorization"),
         ("jira", lambda tree: tree["event"].update(type=["query:x"]), "header:NAME or body:KEY.KEY"),
@@ -94,3 +110,22 @@ def test_a_file_that_is_no_yaml_stops_the_start(tmp_path: Path) -> None:
 def test_there_must_be_a_generic_entry(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="generic"):
         catalogue.load("X-Webhook-Signature", tmp_path)
+
+
+DOCUMENT = (Path(__file__).resolve().parents[3] / "docs/senders.md").read_text(encoding="utf-8")
+
+
+def test_the_document_names_every_sender() -> None:
+    for entry, row in catalogue.load("X-Webhook-Signature").items():
+        if entry != catalogue.GENERIC:
+            assert f"| [{row.title}]({row.documentation_url}) | `/webhooks/{entry}` |" in DOCUMENT
+
+
+def test_the_document_s_example_can_be_configured() -> None:
+    example = yaml.safe_load(DOCUMENT.partition("```yaml\n")[2].partition("```")[0])
+    security = SecuritySection.model_validate(example["webhook"]["security"])
+    registry = Registry(catalogue.load("X-Webhook-Signature"), security, DeduplicationSection(), {})
+    source = registry.find("", "acme-ci")
+    assert source
+    assert [scheme.name for scheme in source.row.schemes] == ["hmac-sha512"]
+    assert source.row.event.otherwise == "build"

@@ -14,16 +14,17 @@ def count(cause: str) -> float:
     return REGISTRY.get_sample_value("webhook_security_violations_total", {"violation_type": cause}) or 0.0
 
 
-def test_every_refusal_counts_and_few_are_written() -> None:
+def test_every_refusal_counts_and_few_are_written(deliver: Any) -> None:
     now = 0.0
     rejections = Rejections(clock=lambda: now)
     before = count("signature_invalid")
+    delivery = deliver("github", b"body", {})
     with capture_logs() as logs:
         for _ in range(100):
-            rejections.refused(Refusal.SIGNATURE_INVALID, "", "github", "203.0.113.7", b"body")
-        rejections.refused(Refusal.SIGNATURE_MISSING, "", "github", "203.0.113.7", b"body")
+            rejections.refused(Refusal.SIGNATURE_INVALID, delivery, None)
+        rejections.refused(Refusal.SIGNATURE_MISSING, delivery, None)
         now = 1.5
-        rejections.refused(Refusal.SIGNATURE_INVALID, "", "github", "203.0.113.8", b"body")
+        rejections.refused(Refusal.SIGNATURE_INVALID, delivery, None)
     assert count("signature_invalid") - before == 101
     assert [(line["cause"], line["unwritten"]) for line in logs] == [
         ("signature_invalid", 0),
@@ -32,9 +33,10 @@ def test_every_refusal_counts_and_few_are_written() -> None:
     ]
 
 
-def test_a_line_holds_no_payload_and_no_hostile_name() -> None:
+def test_a_line_holds_no_payload_and_no_hostile_name(deliver: Any) -> None:
     with capture_logs() as logs:
-        Rejections().refused(Refusal.UNKNOWN_SOURCE, "", "x\n{evil}", "203.0.113.7", b"hunter2")
+        delivery = deliver("x\n{evil}", b"hunter2", {})
+        Rejections().refused(Refusal.UNKNOWN_SOURCE, delivery, None)
     [line] = logs
     assert "hunter2" not in str(line)
     assert "evil" not in str(line)
@@ -42,11 +44,11 @@ def test_a_line_holds_no_payload_and_no_hostile_name() -> None:
     assert line["size_bytes"] == 7
 
 
-def test_made_up_names_do_not_fill_the_memory() -> None:
+def test_made_up_names_do_not_fill_the_memory(deliver: Any) -> None:
     rejections = Rejections(clock=lambda: 0.0)
     with capture_logs():
         for number in range(5000):
-            rejections.refused(Refusal.UNKNOWN_SOURCE, "", f"tool-{number}", "203.0.113.7", b"")
+            rejections.refused(Refusal.UNKNOWN_SOURCE, deliver(f"tool-{number}", b"", {}), None)
     assert len(rejections._written) <= 1024
 
 

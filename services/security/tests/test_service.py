@@ -98,6 +98,7 @@ async def test_sources_as_the_operator_sees_them(
 ) -> None:
     monkeypatch.delenv("JIRA_WEBHOOK_SECRET")
     security = {
+        "signature_secrets": {"jira": "env:JIRA_WEBHOOK_SECRET"},
         "tenants": {
             "beta": {
                 "signature_secrets": {
@@ -108,7 +109,7 @@ async def test_sources_as_the_operator_sees_them(
                     }
                 }
             }
-        }
+        },
     }
     async with service(valkey, security=security) as channel:
         stub = SecurityAdminServiceStub(channel)

@@ -53,8 +53,6 @@ def test_the_guide_parses(tmp_path: Path) -> None:
 
 def test_what_does_nothing_yet_is_said(tmp_path: Path) -> None:
     said = " ".join(unfinished(loaded(tmp_path, GUIDE)))
-    for key in ("enable_rate_limiting", "global_rate_limit", "per_tool_rate_limits", "enable_audit_logging"):
-        assert f"webhook.security.{key}" in said
     for key in ("bloom_filter_size", "bloom_filter_hash_funcs"):
         assert f"webhook.deduplication.{key}" in said
     assert "timestamp_tolerance" not in said
@@ -136,3 +134,21 @@ def test_mistakes_are_told_where_they_are(tmp_path: Path, security: str, told: s
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
     found = problems(tmp_path, "{signature_headers: a, global_rate_limit: 0, max_payload_size: big}")
     assert len(found) == 3
+
+
+def test_a_source_that_a_user_described_wrongly(tmp_path: Path) -> None:
+    for scheme, told in (
+        ("{kind: noop, header: X-A}", "kind"),
+        ("{kind: hmac, header: X-A, algorithm: md5}", "algorithm"),
+        ("{kind: hmac, header: X-A, colour: red}", "colour"),
+        ("{kind: hmac}", "stands in a header"),
+        ("{kind: ed25519, header: X-A}", "is public"),
+        ("{kind: token, header: X-A, field: b}", "name one of the two"),
+    ):
+        found = problems(tmp_path, f"{{sources: {{acme: {{schemes: [{scheme}]}}}}}}")
+        assert len(found) == 1
+        assert found[0].startswith("webhook.security.sources.acme.schemes")
+        assert told in found[0]
+        assert "\n" not in found[0]
+    assert "names none" in problems(tmp_path, "{sources: {acme: {schemes: []}}}")[0]
+    assert "webhook.security.sources.Acme" in problems(tmp_path, "{sources: {Acme: {}}}")[0]

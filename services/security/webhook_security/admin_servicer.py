@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,54 +14,86 @@ from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminSer
 from webhook_shared.errors import InvalidArgument, NotFound, PermissionDenied
 from webhook_shared.identity import ALL_TENANTS, ApiKey, ApiKeys, Role, caller
 
+from webhook_security.evidence import Evidence
+from webhook_security.evidence_servicer import EvidenceRpcs
+from webhook_security.paging import page_of
 from webhook_security.registry import Registry, Source
-from webhook_security.settings import ROUTE_NAME, SecretEntry
+from webhook_security.secrets_servicer import SecretsAdministration, shown_secret
+from webhook_security.settings import ROUTE_NAME
 
-DEFAULT_PAGE = 100
-LARGEST_PAGE = 1000
 LONGEST_DISPLAY_NAME = 100
 LONGEST_REQUEST_ID = 128
 
 _GRANTABLE = (messages.ROLE_READER, messages.ROLE_WRITER, messages.ROLE_OPERATOR)
 
 
-class SecurityAdminServicer(SecurityAdminServiceServicer):
+class SecurityAdminServicer(EvidenceRpcs, SecurityAdminServiceServicer):
     """Answers operators; each sees and grants only what its own credential covers.
 
     Args:
         registry: The sources.
         api_keys: The stored credentials.
+        secrets: Answers what has to do with the sources' secrets.
+        evidence: Of what was refused, and of what was done.
         verifying: False where signatures are not checked.
     """
 
-    def __init__(self, registry: Registry, api_keys: ApiKeys, *, verifying: bool) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        api_keys: ApiKeys,
+        secrets: SecretsAdministration,
+        evidence: Evidence,
+        *,
+        verifying: bool,
+    ) -> None:
+        EvidenceRpcs.__init__(self, evidence)
         self._registry = registry
         self._api_keys = api_keys
+        self._secrets = secrets
         self._verifying = verifying
 
     async def ListSources(
         self, request: messages.ListSourcesRequest, context: Any
     ) -> messages.ListSourcesResponse:
         """The caller's sources in order. Errors: INVALID_ARGUMENT/FIELD_INVALID for a bad page."""
-        if request.page_size < 0:
-            raise InvalidArgument("page_size is negative", fields={"page_size": "0 means 100"})
-        size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
-        after = _route_of(request.page_token)
         seen = [source for source in self._registry.sources() if caller().may(source.tenant)]
-        left = [source for source in seen if (source.tenant, source.tool) > after]
-        page = left[:size]
-        token = _token_of(page[-1]) if len(left) > size else ""
+        page, token = page_of(seen, request.page_size, request.page_token)
         return messages.ListSourcesResponse(
             sources=[self._shown(source) for source in page], next_page_token=token
         )
 
     async def GetSource(self, request: messages.GetSourceRequest, context: Any) -> messages.GetSourceResponse:
         """One source. Errors: NOT_FOUND/SOURCE_NOT_FOUND."""
-        tenant = caller().tenant(request.tenant)
-        source = self._registry.find(tenant, request.tool)
-        if source is None:
-            raise NotFound("SOURCE_NOT_FOUND", "there is no such source", tenant=tenant, tool=request.tool)
-        return messages.GetSourceResponse(source=self._shown(source))
+        return messages.GetSourceResponse(
+            source=self._shown(self._secrets.source(request.tenant, request.tool))
+        )
+
+    async def RotateSecret(
+        self, request: messages.RotateSecretRequest, context: Any
+    ) -> messages.RotateSecretResponse:
+        """Add a secret and end the others after an overlap; a minted one is shown once.
+
+        Errors: NOT_FOUND/SOURCE_NOT_FOUND; INVALID_ARGUMENT/FIELD_INVALID; ABORTED/SECRETS_CHANGED;
+        UNAVAILABLE/SECRETS_UNREADABLE.
+        """
+        return await self._secrets.rotate(request)
+
+    async def RetireSecret(
+        self, request: messages.RetireSecretRequest, context: Any
+    ) -> messages.RetireSecretResponse:
+        """End a secret now.
+
+        Errors: NOT_FOUND/SOURCE_NOT_FOUND, SECRET_NOT_FOUND; FAILED_PRECONDITION/LAST_SECRET,
+        SECRET_UNUSABLE; ABORTED/SECRETS_CHANGED; UNAVAILABLE/SECRETS_UNREADABLE.
+        """
+        return await self._secrets.retire(request)
+
+    async def ListSecrets(
+        self, request: messages.ListSecretsRequest, context: Any
+    ) -> messages.ListSecretsResponse:
+        """Secrets and their last use. Errors: NOT_FOUND/SOURCE_NOT_FOUND; INVALID_ARGUMENT/FIELD_INVALID."""
+        return await self._secrets.listed(request)
 
     async def CreateApiKey(
         self, request: messages.CreateApiKeyRequest, context: Any
@@ -111,23 +141,17 @@ class SecurityAdminServicer(SecurityAdminServiceServicer):
             title=row.title,
             enabled=bool(source.usable) or not self._verifying,
             schemes=[scheme.name for scheme in row.schemes],
-            secrets=[_shown_secret(entry, entry.ref in source.usable) for entry in source.secrets],
+            secrets=[
+                shown_secret(secret, usable=secret.reference in source.usable) for secret in source.secrets
+            ],
             max_body_bytes=source.max_body_bytes,
             content_types=row.content_types,
             dedup_window=Duration(seconds=source.window_s),
             occurrences_allowed=source.occurrences,
             documentation_url=row.documentation_url,
             checked_date=row.checked_date.isoformat(),
+            event_types=sorted(source.event_types or ()),
         )
-
-
-def _shown_secret(entry: SecretEntry, usable: bool) -> source_pb2.SecretInfo:
-    info = source_pb2.SecretInfo(key_id=entry.name, reference=entry.ref, usable=usable)
-    if entry.not_before:
-        info.not_before_time.FromDatetime(entry.not_before)
-    if entry.not_after:
-        info.not_after_time.FromDatetime(entry.not_after)
-    return info
 
 
 def _shown_key(record: ApiKey) -> messages.ApiKey:
@@ -170,17 +194,3 @@ def _covered(tenants: Sequence[str]) -> None:
         raise PermissionDenied(
             "TENANT_NOT_ALLOWED", "a key can't be given more tenants than the one that makes it"
         )
-
-
-def _token_of(source: Source) -> str:
-    return base64.urlsafe_b64encode(f"{source.tenant}/{source.tool}".encode()).decode()
-
-
-def _route_of(token: str) -> tuple[str, str]:
-    if not token:
-        return ("", "")
-    try:
-        tenant, _, tool = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition("/")
-    except (binascii.Error, UnicodeDecodeError):
-        raise InvalidArgument("not a page token of ours", fields={"page_token": "is not valid"}) from None
-    return (tenant, tool)

@@ -10,12 +10,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import structlog
 import uuid_utils
 from prometheus_client import Counter as Metric
-from webhook.event.v1.event_pb2 import WebhookEvent
+from webhook.event.v1.event_pb2 import (
+    ADDRESS_VERDICT_UNLISTED,
+    ADDRESS_VERDICT_UNSPECIFIED,
+    AddressVerdict,
+    WebhookEvent,
+)
 from webhook.security.v1.admission_pb2 import (
     OUTCOME_ADMITTED,
     OUTCOME_ANSWERED,
@@ -26,15 +31,21 @@ from webhook.security.v1.admission_pb2 import (
     Verdict,
 )
 from webhook.security.v1.admission_pb2 import Refusal as RefusalCause
+from webhook.security.v1.admission_service_pb2 import EdgeRefusal
 from webhook_shared import telemetry
+from webhook_shared.compression import QUICK_LEVEL
 from webhook_shared.envelope import Keyring
 
 from webhook_security import metrics, payloads
+from webhook_security.addresses import Addresses
 from webhook_security.duplicates import body_digest, dedup_key
 from webhook_security.fields import text_at, time_at
+from webhook_security.handshakes import Reply
+from webhook_security.masking import masked
 from webhook_security.refusals import Refusal
 from webhook_security.registry import Registry, Source
 from webhook_security.rejections import Rejections
+from webhook_security.secret_uses import SecretUse
 from webhook_security.verify import Proof, verify
 
 log = structlog.get_logger()
@@ -42,7 +53,6 @@ log = structlog.get_logger()
 SCHEMA = 1
 PRODUCER_SCHEME = "api-key"
 UNVERIFIED_SCHEME = "none"
-UNKNOWN_TYPE = "unknown"
 OUR_FAULT_RETRY_S: Mapping[Refusal, int] = {Refusal.SECRET_UNAVAILABLE: 30, Refusal.INTERNAL: 1}
 
 _LONGEST_KEPT_HEADER_BYTES = 1024
@@ -52,13 +62,25 @@ _UNKNOWN_REFUSED = metrics.admissions.labels(metrics.UNKNOWN, "refused")
 
 _PORTION_DELIVERIES = 64
 _PORTION_BYTES = 2 * 2**20
-"""A parsed document takes about ten times the room of its body, and those of a portion live at once."""
+"""The events of a portion live at once."""
 
 
 class _Refused(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.label)
         self.refusal = refusal
+
+
+class Again(NamedTuple):
+    """What is different where a delivery is judged that was refused before.
+
+    Attributes:
+        event_id: Of the event that it may become: each hearing makes the same one.
+        received_s: When it came, Unix time; what it signed is held against that.
+    """
+
+    event_id: str
+    received_s: float
 
 
 class Case:
@@ -69,9 +91,15 @@ class Case:
         verdict: What is said of it; filled in here.
         source: What it is judged by; None where there is none.
         is_producer: It came through our own RPC door, from somebody who has proved who it is.
+        address: What the source's allow-list says of where it came from.
+        traced_from_ns: When it began to be judged, Unix time; 0 where nobody records its trace.
+        again: Set where it was refused before.
     """
 
     __slots__ = (
+        "address",
+        "again",
+        "body",
         "content_type",
         "delivery",
         "document",
@@ -80,9 +108,13 @@ class Case:
         "is_producer",
         "proof",
         "source",
+        "traced_from_ns",
         "verdict",
     )
 
+    address: AddressVerdict.ValueType
+    # Taken from the delivery once: each time it is asked, it makes another copy.
+    body: bytes
     content_type: str
     document: Any
     event: WebhookEvent
@@ -90,12 +122,25 @@ class Case:
     proof: Proof
 
     def __init__(
-        self, delivery: Delivery, verdict: Verdict, source: Source | None, *, is_producer: bool
+        self,
+        delivery: Delivery,
+        verdict: Verdict,
+        source: Source | None,
+        *,
+        is_producer: bool,
+        again: Again | None = None,
     ) -> None:
         self.delivery = delivery
         self.verdict = verdict
         self.source = source
         self.is_producer = is_producer
+        self.again = again
+        self.address = ADDRESS_VERDICT_UNSPECIFIED
+        self.traced_from_ns = 0
+
+
+Step: TypeAlias = Callable[[Case], bool]
+"""Part of judging; False where the verdict is filled in already."""
 
 
 class Admission:
@@ -106,6 +151,7 @@ class Admission:
         keyring: Seals; the tenants' keys must be held.
         rejections: Hears of what is not let in.
         verifying: False lets everything in, marked as unverified.
+        addresses: The allow-lists of the sources that have one.
         clock: Unix seconds.
     """
 
@@ -116,51 +162,93 @@ class Admission:
         rejections: Rejections,
         *,
         verifying: bool = True,
+        addresses: Addresses | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._keyring = keyring
         self._rejections = rejections
         self._verifying = verifying
+        self._addresses = addresses
         self._clock = clock
-        self._happened: list[Metric] = []
-        self._steps: Final = (self._prove, self._read, self._name, self._seal)
+        self._happened: list[Metric | SecretUse] = []
+        self._steps: Final = (self._read, self._name, self._seal)
 
-    def case(self, delivery: Delivery, verdict: Verdict) -> Case:
+    def case(self, delivery: Delivery, verdict: Verdict, again: Again | None = None) -> Case:
         """A delivery with the source that it is judged by.
 
         Args:
             delivery: As it came.
             verdict: Empty; `judge` fills it in.
+            again: Set where it was refused before: it is not counted as refused once more.
         """
         is_producer = delivery.HasField("producer")
         find = self._registry.for_producer if is_producer else self._registry.find
-        return Case(delivery, verdict, find(delivery.tenant, delivery.tool), is_producer=is_producer)
+        source = find(delivery.tenant, delivery.tool)
+        return Case(delivery, verdict, source, is_producer=is_producer, again=again)
+
+    def reported(self, refusal: EdgeRefusal) -> None:
+        """The edge turned requests away before their bodies came."""
+        example = refusal.example
+        source = self._registry.find(example.tenant, example.tool)
+        self._rejections.reported(Refusal(refusal.cause), example, source, refusal.count)
 
     def judge(self, cases: Sequence[Case]) -> None:
         """Fill in every verdict; a delivery that can't be judged never harms its neighbours."""
-        untraced = []
+        self.conclude(self.prove(cases))
+
+    def prove(self, cases: Sequence[Case]) -> list[Case]:
+        """Refuse what can't be believed; what is left is for `conclude`, or for `refuse`."""
+        believed = []
         for case in cases:
             if telemetry.is_sampled(case.delivery.traceparent):
-                self._traced(case)
+                case.traced_from_ns = time.time_ns()
+            if self._goes_on(self._prove, case):
+                believed.append(case)
+            elif case.traced_from_ns:
+                self._traced([case], ())
+        return believed
+
+    def refuse(self, case: Case, refusal: Refusal, retry_after_s: float) -> None:
+        """Let a proved delivery in no further.
+
+        Args:
+            case: It.
+            refusal: Why.
+            retry_after_s: When to come again.
+        """
+        self._refuse(case, refusal)
+        _set_seconds(case.verdict.retry_after, retry_after_s)
+        if case.traced_from_ns:
+            self._traced([case], ())
+
+    def conclude(self, cases: Sequence[Case]) -> None:
+        """Read, name and seal what has been proved, and fill in the verdicts."""
+        untraced = []
+        for case in cases:
+            if case.traced_from_ns:
+                self._traced([case], self._steps)
             else:
                 untraced.append(case)
         for portion in _portions(untraced):
-            self._step_by_step(portion)
+            self._step_by_step(portion, self._steps)
         for metric, count in Counter(self._happened).items():
             metric.inc(count)
         self._happened.clear()
 
-    def _traced(self, case: Case) -> None:
-        with telemetry.span("security.admit", case.delivery.traceparent, tool=case.delivery.tool) as span:
-            self._step_by_step([case])
+    def _traced(self, cases: Sequence[Case], steps: Sequence[Step]) -> None:
+        (case,) = cases
+        with telemetry.span(
+            "security.admit", case.delivery.traceparent, start_ns=case.traced_from_ns, tool=case.delivery.tool
+        ) as span:
+            self._step_by_step(cases, steps)
             span.set_attribute("outcome", Outcome.Name(case.verdict.outcome))
 
-    def _step_by_step(self, cases: Sequence[Case]) -> None:
-        for step in self._steps:
+    def _step_by_step(self, cases: Sequence[Case], steps: Sequence[Step]) -> None:
+        for step in steps:
             cases = [case for case in cases if self._goes_on(step, case)]
 
-    def _goes_on(self, step: Callable[[Case], bool], case: Case) -> bool:
+    def _goes_on(self, step: Step, case: Case) -> bool:
         try:
             return step(case)
         except _Refused as refused:
@@ -173,11 +261,10 @@ class Admission:
         return False
 
     def _refuse(self, case: Case, refusal: Refusal) -> None:
-        delivery, verdict = case.delivery, case.verdict
-        self._rejections.refused(
-            refusal, delivery.tenant, delivery.tool, delivery.peer_address, delivery.body
-        )
-        self._happened.append(case.source.outcomes["refused"] if case.source else _UNKNOWN_REFUSED)
+        verdict = case.verdict
+        if case.again is None:
+            self._rejections.refused(refusal, case.delivery, case.source)
+            self._happened.append(case.source.outcomes["refused"] if case.source else _UNKNOWN_REFUSED)
         verdict.Clear()
         verdict.outcome = OUTCOME_REFUSED
         verdict.refusal = RefusalCause.ValueType(refusal)
@@ -189,9 +276,11 @@ class Admission:
         delivery, source = case.delivery, case.source
         if source is None:
             raise _Refused(Refusal.UNKNOWN_SOURCE)
-        if delivery.method != "POST":
-            raise _Refused(Refusal.METHOD)
-        body = delivery.body
+        if self._addresses is not None and not case.is_producer:
+            self._look_up(case, source)
+        if (delivery.query or delivery.method != "POST") and self._greeted(case, source):
+            return False
+        body = case.body = delivery.body
         if len(body) > source.max_body_bytes:
             raise _Refused(Refusal.BODY_TOO_LARGE)
         headers = case.headers = _headers(delivery, source)
@@ -201,12 +290,41 @@ class Admission:
             raise _Refused(Refusal.BODY_EMPTY)
         return True
 
+    def _greeted(self, case: Case, source: Source) -> bool:
+        """Answer a handshake that stands in the query; nothing else may come by another method than POST."""
+        delivery, handshake = case.delivery, source.handshake
+        token = handshake.token_of(delivery.method, delivery.query, delivery.body) if handshake else ""
+        if handshake and token:
+            reply = handshake.reply(token, source.checks, self._clock())
+            if isinstance(reply, Refusal):
+                raise _Refused(reply)
+            self._answer(case, source, reply)
+            return True
+        if delivery.method != "POST":
+            raise _Refused(Refusal.METHOD)
+        return False
+
+    def _look_up(self, case: Case, source: Source) -> None:
+        """Hold the sender's address against the source's allow-list, if it has one."""
+        allowed = self._addresses.of(source.tenant, source.tool) if self._addresses else None
+        if allowed is None:
+            return
+        case.address = allowed.verdict(case.delivery.peer_address)
+        if not allowed.enforced:
+            return
+        if case.address == ADDRESS_VERDICT_UNLISTED:
+            raise _Refused(Refusal.ADDRESS)
+        if case.address == ADDRESS_VERDICT_UNSPECIFIED:
+            # A list that was never read says neither yes nor no.
+            raise _Refused(Refusal.INTERNAL)
+
     def _proof(self, case: Case, source: Source, body: bytes) -> Proof:
         if case.is_producer:
             return Proof(PRODUCER_SCHEME, case.delivery.producer.key_id, None)
         if not self._verifying:
             return Proof(UNVERIFIED_SCHEME, "", None)
-        found = verify(source.checks, case.headers, body, self._clock())
+        received_s = case.again.received_s if case.again else None
+        found = verify(source.checks, case.headers, body, self._clock(), received_s)
         if isinstance(found, Refusal):
             raise _Refused(found)
         self._happened.append(source.uses[found.key_id])
@@ -218,11 +336,11 @@ class Admission:
         """The body becomes a document, or the answer to a handshake; what can't be read is kept aside."""
         source = case.source
         assert source is not None
-        body = case.delivery.body
+        body = case.body
         form_field = source.row.form_field if case.content_type == payloads.FORM else ""
         outcome = OUTCOME_ADMITTED
         try:
-            document = payloads.parse(body, source.routing_keys, form_field)
+            document = source.reader.read(body, form_field)
             if source.row.handshake and self._answered(case, source, document):
                 return False
         except payloads.Unusable as unusable:
@@ -230,24 +348,31 @@ class Admission:
                 unusable.reason, source.tenant, source.tool, case.delivery.peer_address, body
             )
             document, outcome = None, OUTCOME_QUARANTINED
+        if source.event_types is not None and not _is_wanted(case, source, document):
+            raise _Refused(Refusal.EVENT_TYPE)
         case.document = document
         case.verdict.outcome = outcome
         self._happened.append(source.outcomes["admitted" if document is not None else "quarantined"])
         return True
 
     def _answered(self, case: Case, source: Source, document: Any) -> bool:
-        handshake = source.row.handshake
-        if not handshake or text_at((handshake.when,), case.headers, document) != handshake.equals:
+        row = source.row.handshake
+        if not (source.handshake and row and row.when and row.reply):
             return False
-        # `text_at` takes no more than 256 characters, which are at most 1 KiB.
-        reply = text_at((handshake.reply,), case.headers, document)
-        if not reply:
+        if text_at((row.when,), case.headers, document) != row.equals:
+            return False
+        token = text_at((row.reply,), case.headers, document)
+        reply = source.handshake.reply(token, source.checks, self._clock())
+        if isinstance(reply, Refusal):
             raise payloads.Unusable("handshake_without_reply")
+        self._answer(case, source, reply)
+        return True
+
+    def _answer(self, case: Case, source: Source, reply: Reply) -> None:
         case.verdict.outcome = OUTCOME_ANSWERED
         answer = case.verdict.answer
-        answer.http_status, answer.content_type, answer.body = 200, "text/plain", reply.encode()
+        answer.http_status, answer.content_type, answer.body = 200, reply.content_type, reply.body
         self._happened.append(source.outcomes["answered"])
-        return True
 
     def _name(self, case: Case) -> bool:
         """Make the event of a delivery, and say what makes it the same as another."""
@@ -257,15 +382,15 @@ class Admission:
         given_id, given_type = "", ""
         if case.is_producer:
             given_id, given_type = delivery.producer.delivery_id, delivery.producer.type
-        delivery_id = given_id or text_at(row.delivery.id, headers, document) or body_digest(delivery.body)
+        delivery_id = given_id or text_at(row.delivery.id, headers, document) or body_digest(case.body)
         event = case.event = WebhookEvent(
-            id=str(uuid_utils.uuid7()),
+            id=case.again.event_id if case.again else str(uuid_utils.uuid7()),
             tenant=source.tenant,
             tool=source.tool,
-            type=given_type or text_at(row.event.type, headers, document) or UNKNOWN_TYPE,
+            type=given_type or text_at(row.event.type, headers, document) or row.event.otherwise,
             action=text_at(row.event.action, headers, document),
             delivery_id=delivery_id,
-            payload=delivery.body,
+            payload=masked(case.body, source.masks) if source.masks else case.body,
             content_type=case.content_type,
             traceparent=delivery.traceparent,
         )
@@ -280,12 +405,16 @@ class Admission:
         trust.scheme, trust.key_id = proof.scheme, proof.key_id
         if proof.skew_s is not None:
             _set_seconds(trust.clock_skew, proof.skew_s)
+        if case.address:
+            trust.address_verdict = case.address
         verdict = case.verdict
         scope = text_at(row.delivery.scope, headers, document)
         verdict.dedup_key = dedup_key(source.tenant, source.tool, scope, delivery_id)
         verdict.dedup_window.seconds = source.window_s
         verdict.occurrences_allowed = source.occurrences
-        case.document = None
+        if source.durability:
+            verdict.durability = source.durability
+        case.document, case.body = None, b""
         return True
 
     def _date(self, case: Case, source: Source) -> None:
@@ -301,15 +430,24 @@ class Admission:
     def _seal(self, case: Case) -> bool:
         event, source = case.event, case.source
         assert source is not None
-        sealed = case.verdict.event
+        sealed, event_id, content = case.verdict.event, event.id, event.SerializeToString()
         sealed.sealed = self._keyring.seal(
-            source.tenant, event.SerializeToString(), "event", event.id, dictionary=source.kind
+            source.tenant, content, "event", event_id, dictionary=source.kind, level=QUICK_LEVEL
         )
-        sealed.id, sealed.tenant, sealed.tool, sealed.type = event.id, event.tenant, event.tool, event.type
+        sealed.id, sealed.tenant, sealed.tool, sealed.type = event_id, source.tenant, source.tool, event.type
         sealed.received_time.CopyFrom(event.received_time)
         sealed.schema = SCHEMA
         sealed.traceparent = event.traceparent
         return True
+
+
+def _is_wanted(case: Case, source: Source, document: Any) -> bool:
+    given = case.delivery.producer.type if case.is_producer else ""
+    event_type = given or text_at(source.row.event.type, case.headers, document)
+    if not event_type and document is None:
+        # What can't be read may well be wanted: somebody will look at it.
+        return True
+    return source.event_types is None or (event_type or source.row.event.otherwise) in source.event_types
 
 
 def _portions(cases: Sequence[Case]) -> Iterator[list[Case]]:
@@ -317,7 +455,7 @@ def _portions(cases: Sequence[Case]) -> Iterator[list[Case]]:
     size_bytes = 0
     for case in cases:
         portion.append(case)
-        size_bytes += len(case.delivery.body)
+        size_bytes += len(case.body)
         if len(portion) == _PORTION_DELIVERIES or size_bytes >= _PORTION_BYTES:
             yield portion
             portion, size_bytes = [], 0

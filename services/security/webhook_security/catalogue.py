@@ -6,35 +6,37 @@ must never mean that nothing is checked.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import date
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from webhook_shared.settings import ByteCount, Duration, Section
+from webhook_shared.settings import ByteCount, Duration, Section, setting
 
-from webhook_security.fields import Place, Selector
+from webhook_security.fields import LONGEST_TEXT, Place, Selector
+from webhook_security.handshakes import HandshakeRow, MediaType
 from webhook_security.schemes import SIGNATURE_HEADER_PLACEHOLDER, Scheme
 
 GENERIC = "generic"
 """The entry that tools of unknown names follow."""
 
-_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
+UNKNOWN_TYPE = "unknown"
+
 _CREDENTIAL_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
-def _media_type(value: str) -> str:
-    if not _MEDIA_TYPE.fullmatch(value):
-        raise ValueError("a media type is lower case and has no parameters")
-    return value
+def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("names none: leave the key out instead")
+    return values
 
 
 _LowerHeader = Annotated[str, AfterValidator(str.lower)]
-_MediaType = Annotated[str, AfterValidator(_media_type)]
+_Schemes = Annotated[tuple[Scheme, ...], AfterValidator(_some)]
+_MediaTypes = Annotated[tuple[MediaType, ...], AfterValidator(_some)]
 
 
 class DeliveryRow(Section):
@@ -54,29 +56,20 @@ class EventRow(Section):
 
     Attributes:
         type: The sender's own type.
+        otherwise: The type where the sender names none.
         action: The sender's own action within the type.
         occurred: When it happened.
         occurred_unit: How that is written.
     """
 
-    type: tuple[Place, ...]
+    type: tuple[Place, ...] = ()
+    otherwise: str = Field(UNKNOWN_TYPE, min_length=1, max_length=LONGEST_TEXT)
     action: tuple[Place, ...] = ()
     occurred: tuple[Place, ...] = ()
     occurred_unit: Literal["s", "ms", "iso"] = "iso"
 
 
-class HandshakeRow(Section):
-    """A request that wants an echo and is no event.
-
-    Attributes:
-        when: The place that tells...
-        equals: ...by holding this.
-        reply: The place of what to echo, at most 1 KiB; answered with 200 as text/plain.
-    """
-
-    when: Place
-    equals: str
-    reply: Place
+Durability = Literal["fast", "replicated", "fsynced"]
 
 
 class DedupRow(Section):
@@ -101,19 +94,27 @@ class AnswerRow(Section):
 class SenderRow(Section):
     """What the sender does with our answer: for people, and for who decides on statuses.
 
+    Empty where its documentation does not say.
+
     Attributes:
         retries: Whether it sends again what it could not deliver.
         timeout: How long it waits.
-        on_4xx: What becomes of a delivery answered so (429 apart).
+        on_late: What becomes of a delivery that is answered later.
+        on_3xx: What becomes of a delivery answered so.
+        on_4xx: The same (429 apart).
         on_429: The same.
         on_5xx: The same, and for broken connections.
+        lost: What is lost in the end.
     """
 
     retries: bool
     timeout: Duration | None = None
+    on_late: str = ""
+    on_3xx: str = ""
     on_4xx: str = ""
     on_429: str = ""
     on_5xx: str = ""
+    lost: str = ""
 
 
 class Row(Section):
@@ -133,22 +134,27 @@ class Row(Section):
         dedup: `webhook.deduplication.default_window` where it is left out.
         handshake: Set where the sender shakes hands.
         answers: The HTTP status for what was taken.
+        over_limit: What becomes of believed deliveries over a rate; where it is left out, senders that retry
+            are rejected and the others shaped.
+        durability: How safe an event must be before its sender hears that it is taken.
         sender: What the sender does with our answer.
     """
 
     title: str
     documentation_url: str
     checked_date: date
-    schemes: tuple[Scheme, ...] = Field(min_length=1)
+    schemes: _Schemes
     delivery: DeliveryRow
     event: EventRow
     keep_headers: tuple[_LowerHeader, ...] = ()
-    content_types: tuple[_MediaType, ...] = Field(min_length=1)
+    content_types: _MediaTypes
     form_field: str = ""
     max_body: ByteCount | None = None
     dedup: DedupRow | None = None
     handshake: HandshakeRow | None = None
     answers: AnswerRow = AnswerRow()
+    over_limit: Literal["shape", "reject"] | None = None
+    durability: Durability = "fast"
     sender: SenderRow
 
     @model_validator(mode="after")
@@ -159,12 +165,69 @@ class Row(Section):
             raise ValueError(f"keep_headers must not keep {', '.join(sorted(kept))}")
         return self
 
+    @model_validator(mode="after")
+    def _can_sign_its_handshake(self) -> Self:
+        signs = self.handshake is not None and self.handshake.signature is not None
+        if signs and not any(scheme.kind == "hmac" for scheme in self.schemes):
+            raise ValueError("a signed handshake needs a scheme of kind hmac, whose secret signs it")
+        return self
+
     @property
     def selectors(self) -> tuple[Selector, ...]:
         """Every place that is looked at."""
-        handshake = (self.handshake.when, self.handshake.reply) if self.handshake else ()
+        handshake = self.handshake.places if self.handshake else ()
         event = (*self.event.type, *self.event.action, *self.event.occurred)
         return (*self.delivery.id, *self.delivery.scope, *event, *handshake)
+
+    @property
+    def masks(self) -> tuple[tuple[str, ...], ...]:
+        """The places of a body where the sender shows its secret."""
+        return tuple(tuple(scheme.field.split(".")) for scheme in self.schemes if scheme.field)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The HTTP methods that are taken: POST, and GET where hands are shaken so."""
+        return ("POST", "GET") if self.handshake and self.handshake.method == "GET" else ("POST",)
+
+    @property
+    def edge_content_types(self) -> tuple[str, ...]:
+        """The media types of deliveries and of handshakes."""
+        of_handshakes = self.handshake.content_types if self.handshake else ()
+        return tuple(dict.fromkeys((*self.content_types, *of_handshakes)))
+
+
+class SourceSection(Section):
+    """`webhook.security.sources.<tool>`: what differs from the catalogue entry that the tool follows.
+
+    Each key that is there replaces the entry's whole one.
+    """
+
+    title: str = setting("", description="For people.")
+    documentation_url: str = setting("", description="Where the sender explains its deliveries.")
+    schemes: _Schemes = setting((), description="How the sender proves who it is, first choice first.")
+    delivery: DeliveryRow = setting(DeliveryRow(), description="What names a delivery: id, scope.")
+    event: EventRow = setting(
+        EventRow(), description="What the event says of itself: type, otherwise, action, occurred."
+    )
+    keep_headers: tuple[_LowerHeader, ...] = setting((), description="What travels with the event.")
+    content_types: _MediaTypes = setting((), description="The media types that are taken.")
+    form_field: str = setting("", description="The field of a form-encoded body that holds the document.")
+    max_body: ByteCount | None = setting(None, description="Largest body; max_payload_size if left out.")
+    dedup: DedupRow | None = setting(
+        None, description="window and occurrences; deduplication.window_configs goes before."
+    )
+    handshake: HandshakeRow | None = setting(None, description="Set where the sender shakes hands.")
+    answers: AnswerRow = setting(AnswerRow(), description="The status for what was taken: 200 or 202.")
+    over_limit: Literal["shape", "reject"] | None = setting(
+        None,
+        description="What becomes of believed deliveries over a rate: taken and marked (shape), or answered "
+        "429 (reject). Left out: shape for senders that never retry, reject for the others.",
+    )
+    durability: Durability = setting(
+        "fast",
+        description="When an event counts as taken: Redis has it (fast), its replicas have it, too "
+        "(replicated), it is on a disk (fsynced).",
+    )
 
 
 class CatalogueError(RuntimeError):
@@ -192,6 +255,40 @@ def load(signature_header: str, folder: Traversable | None = None) -> Mapping[st
     return found
 
 
+def shaped(row: Row, section: SourceSection, tool: str, signature_header: str) -> Row:
+    """An entry with what the configuration says instead.
+
+    Args:
+        row: The entry.
+        section: What replaces parts of it.
+        tool: Whose it is.
+        signature_header: What `{signature_header}` stands for.
+
+    Raises:
+        CatalogueError: The parts do not fit together.
+    """
+    parts = {name: getattr(row, name) for name in Row.model_fields}
+    parts |= {name: getattr(section, name) for name in section.model_fields_set}
+    parts["schemes"] = tuple(
+        scheme.model_copy(update={"header": signature_header.lower()})
+        if scheme.header == SIGNATURE_HEADER_PLACEHOLDER
+        else scheme
+        for scheme in parts["schemes"]
+    )
+    try:
+        return Row(**parts)
+    except ValidationError as error:
+        raise CatalogueError(f"webhook.security.sources.{tool}: {_told(error)}") from None
+
+
+def _told(error: ValidationError) -> str:
+    problems = []
+    for detail in error.errors():
+        where, said = ".".join(map(str, detail["loc"])), detail["msg"].removeprefix("Value error, ")
+        problems.append(f"{where}: {said}" if where else said)
+    return "; ".join(problems).replace("\n", " ")
+
+
 def _read(file: Traversable, signature_header: str) -> Row:
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -203,5 +300,4 @@ def _read(file: Traversable, signature_header: str) -> Row:
     try:
         return Row.model_validate(tree)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()]
-        raise CatalogueError(f"sources/{file.name}: {'; '.join(problems)}".replace("\n", " ")) from None
+        raise CatalogueError(f"sources/{file.name}: {_told(error)}") from None

@@ -1,9 +1,10 @@
-"""Where a fact about a delivery stands: "header:X-GitHub-Event", "body:event.type"."""
+"""Where a fact about a delivery stands: "header:X-GitHub-Event", "body:event.type", "body:value.0.type"."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator
@@ -21,27 +22,40 @@ class Selector(NamedTuple):
     Attributes:
         header: Lower-case name of a header; empty where the fact stands in the body.
         key: At the top of the body.
-        inner: Keys from there down.
+        inner: Keys from there down; in a list, the index of an element.
+        is_name: The fact is the key itself, where it is there.
     """
 
     header: str
     key: str = ""
     inner: tuple[str, ...] = ()
+    is_name: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What has to be read of the body: the keys down to the first list; empty for a header."""
+        if not self.key:
+            return ()
+        return (self.key, *takewhile(lambda name: not name.isdecimal(), self.inner))
 
 
 def parse_selector(value: object) -> Selector:
     """The selector that a catalogue entry writes.
 
     Raises:
-        ValueError: It is neither header:NAME nor body:KEY.KEY.
+        ValueError: It is none of header:NAME, body:KEY.KEY and key:KEY.
     """
+    if isinstance(value, Selector):
+        return value
     kind, _, place = value.partition(":") if isinstance(value, str) else ("", "", "")
     if kind == "header" and place:
         return Selector(place.lower())
     if kind == "body" and all(place.split(".")):
         key, *inner = place.split(".")
         return Selector("", key, tuple(inner))
-    raise ValueError("write header:NAME or body:KEY.KEY")
+    if kind == "key" and place:
+        return Selector("", place, is_name=True)
+    raise ValueError("write header:NAME or body:KEY.KEY, or key:KEY for the name of a key that is there")
 
 
 Place = Annotated[Selector, BeforeValidator(parse_selector)]
@@ -57,10 +71,12 @@ def text_at(selectors: Sequence[Selector], headers: Mapping[str, bytes], documen
         headers: By lower-case name.
         document: The parsed body; None where it is not known.
     """
-    for header, key, inner in selectors:
+    for header, key, inner, is_name in selectors:
         if header:
             value = headers.get(header)
             text = value.decode("latin-1") if value else ""
+        elif is_name:
+            text = key if document.__class__ is dict and key in document else ""
         else:
             text = _text(_walk(document, key, inner))
         if text and len(text) <= LONGEST_TEXT and text.isprintable():
@@ -83,7 +99,7 @@ def time_at(
         document: The parsed body; None where it is not known.
     """
     is_object = document.__class__ is dict
-    for header, key, inner in selectors:
+    for header, key, inner, _ in selectors:
         # Most places are empty, so that is found out before anything is called.
         if header:
             value: Any = headers.get(header, b"").decode("latin-1")
@@ -97,14 +113,34 @@ def time_at(
     return None
 
 
+def values_at(document: Any, path: Sequence[str]) -> list[Any]:
+    """Everything at a place of a document; "*" stands for every element of a list.
+
+    An element of a list that lacks the rest of the path counts as None; any other way that ends early
+    yields nothing.
+    """
+    if not path:
+        return [document]
+    first, rest = path[0], path[1:]
+    if first == "*":
+        members = document if document.__class__ is list else ()
+        return [value for member in members for value in values_at(member, rest) or [None]]
+    if document.__class__ is not dict or first not in document:
+        return []
+    return values_at(document[first], rest)
+
+
 def _walk(document: Any, key: str, inner: Sequence[str]) -> Any:
     if document.__class__ is not dict:
         return None
     found = document.get(key)
     for name in inner:
-        if found.__class__ is not dict:
+        if found.__class__ is dict:
+            found = found.get(name)
+        elif found.__class__ is list and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
             return None
-        found = found.get(name)
     return found
 
 

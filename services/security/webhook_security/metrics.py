@@ -18,11 +18,60 @@ secret_uses = Counter(
     "Deliveries that a secret verified; when an old one no longer counts up, it can be retired.",
     ["tenant", "tool", "key_id"],
 )
+secret_last_use = Gauge(
+    "webhook_security_secret_last_use_timestamp_seconds",
+    "When a secret last verified a delivery here, Unix time; absent until it does.",
+    ["tenant", "tool", "key_id"],
+)
+over_limit = Counter(
+    "webhook_security_over_limit_total",
+    "Believed deliveries over a rate, by tool, the limit (global, tool, tenant) and what was done.",
+    ["tool", "limit", "action"],
+)
+limits_blind = Counter(
+    "webhook_security_limits_unavailable_total",
+    "Batches that were let in uncounted because Redis could not be asked.",
+)
+address_verdicts = Counter(
+    "webhook_security_address_verdicts_total",
+    "Deliveries held against an allow-list of addresses, by tool and verdict.",
+    ["tool", "verdict"],
+)
+address_list_loaded = Gauge(
+    "webhook_security_address_list_loaded_timestamp_seconds",
+    "When a list of addresses was last read well, Unix time; 0 if never.",
+    ["origin"],
+)
 clock_skew = Histogram(
     "webhook_security_clock_skew_seconds",
     "Our clock minus the signed time of verified deliveries. All tools off to one side: look at our clock.",
     ["tool"],
     buckets=(-300, -60, -10, -1, 0, 1, 10, 60, 300),
+)
+registry_read = Gauge(
+    "webhook_security_registry_read_timestamp_seconds",
+    "When a registry of sources last said which there are, Unix time; 0 if never.",
+    ["registry"],
+)
+registry_entries = Gauge(
+    "webhook_security_registry_entries",
+    "Entries of a registry of sources: taken, switched off, skipped because they are of no use, or hidden by "
+    "a source of the configuration.",
+    ["registry", "state"],
+)
+rejections_kept = Counter(
+    "webhook_security_rejections_kept_total", "Refused deliveries that were kept as evidence."
+)
+rejections_dropped = Counter(
+    "webhook_security_rejections_dropped_total",
+    "Refused deliveries that were to be kept and were not: Redis was away for too long.",
+)
+audit_records = Counter(
+    "webhook_security_audit_records_total", "Records that were appended to the audit chain."
+)
+audit_lost = Counter(
+    "webhook_security_audit_lost_total",
+    "Records that never came into the audit chain: Redis was away for too long. The chain says how many.",
 )
 sources_without_secret = Gauge(
     "webhook_security_sources_without_secret", "Sources that refuse everything for want of a usable secret."

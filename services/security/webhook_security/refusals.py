@@ -23,6 +23,7 @@ class Refusal(IntEnum):
     METHOD = 13
     BODY_EMPTY = 14
     INTERNAL = 15
+    EVENT_TYPE = 16
 
     @property
     def label(self) -> str:

@@ -1,20 +1,48 @@
-"""The senders' secrets: read by reference, read again while the service runs."""
+"""The senders' secrets: named, read by reference, told apart."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-import structlog
 from webhook_shared.settings import read_secret
 
-log = structlog.get_logger()
-
-REREAD_S = 2.0
-"""How soon a rotated file is noticed, seconds."""
+from webhook_security.settings import SecretEntry, as_unix
 
 Values = Mapping[str, str]
 """Secret by reference; a reference that can't be read, or is blank, is not there."""
+
+
+class Secret(NamedTuple):
+    """One secret of a source, by reference.
+
+    Attributes:
+        key_id: What metrics, logs and the trust of an event call it.
+        reference: Where its value is; tells it apart from every other secret.
+        not_before: Unix seconds from which it holds.
+        not_after: Unix seconds from which it no longer holds.
+    """
+
+    key_id: str
+    reference: str
+    not_before: float = float("-inf")
+    not_after: float = float("inf")
+
+    @classmethod
+    def of(cls, entry: SecretEntry) -> Secret:
+        """The secret that an entry of the configuration names."""
+        bounds = as_unix(entry.not_before, float("-inf")), as_unix(entry.not_after, float("inf"))
+        return cls(entry.name, entry.ref, *bounds)
+
+    def holds(self, now: float) -> bool:
+        """Whether it verifies at this moment, Unix seconds."""
+        return self.not_before <= now < self.not_after
+
+
+def digest(value: str) -> str:
+    """Tells whether two secrets are the same one. It never leaves a sealed record or this process."""
+    return hashlib.sha256(value.encode()).hexdigest()
 
 
 def read(references: Iterable[str]) -> Values:
@@ -28,27 +56,3 @@ def read(references: Iterable[str]) -> Values:
         if value.strip():
             found[reference] = value
     return found
-
-
-async def keep_reading(
-    references: Iterable[str], known: Values, changed: Callable[[Values], None], every_s: float = REREAD_S
-) -> None:
-    """Read again for ever, and tell when something is different.
-
-    Args:
-        references: What to read.
-        known: What was read last.
-        changed: Is given all values whenever one differs.
-        every_s: How often, seconds.
-    """
-    references = tuple(references)
-    while True:
-        await asyncio.sleep(every_s)
-        # A file may lie on a slow mount; the loop must not wait for it.
-        values = await asyncio.to_thread(read, references)
-        if values == known:
-            continue
-        different = sorted(name for name in references if values.get(name) != known.get(name))
-        log.info("secrets.changed", references=different, unreadable=sorted(set(references) - set(values)))
-        known = values
-        changed(values)

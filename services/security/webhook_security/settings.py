@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from webhook_shared.networks import parse_network
 from webhook_shared.settings import (
     ByteCount,
     Duration,
     EncryptionSection,
     FromEnvironment,
+    Secret,
     Section,
     ServiceGroup,
     ServiceSettings,
     setting,
 )
 
+from webhook_security.catalogue import SourceSection
+
 DEFAULT_TENANT = "default"
 ROUTE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 """What a tenant or tool may be called; use with `fullmatch`."""
 
+HIGHEST_RATE = 10_000_000
+"""Per second; a bucket of it is counted exactly."""
+
+_LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 
-_LIMITS_COME = "no rate is limited yet"
 _BLOOM_COMES = "duplicates are looked up exactly, with no filter before"
 
 
@@ -67,6 +75,21 @@ def _entries(value: object) -> object:
     return tuple({"ref": entry} if isinstance(entry, str) else entry for entry in entries)
 
 
+def _allowed(value: object) -> object:
+    return {"networks": value} if isinstance(value, list | tuple) else value
+
+
+def _address_origin(value: str) -> str:
+    kind = value.partition(":")[0]
+    if kind == "file":
+        return value
+    if "://" not in value:
+        parse_network(value)
+    elif kind != "https" and not (kind == "http" and urlsplit(value).hostname in _LOOPBACK):
+        raise ValueError("a list of addresses comes over https; over http from this machine alone")
+    return value
+
+
 def _known_apart(entries: tuple[SecretEntry, ...]) -> tuple[SecretEntry, ...]:
     names = [entry.name for entry in entries]
     if not names:
@@ -77,8 +100,10 @@ def _known_apart(entries: tuple[SecretEntry, ...]) -> tuple[SecretEntry, ...]:
 
 
 RouteName = Annotated[str, AfterValidator(_route_name)]
+Rate = Annotated[int, Field(ge=1, le=HIGHEST_RATE)]
 Reference = Annotated[str, BeforeValidator(_reference)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
+AddressOrigin = Annotated[str, AfterValidator(_address_origin)]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 
 
@@ -109,12 +134,95 @@ class SecretEntry(Section):
 SecretEntries = Annotated[tuple[SecretEntry, ...], BeforeValidator(_entries), AfterValidator(_known_apart)]
 
 
+class AllowedSection(Section):
+    """`webhook.security.allowed_addresses.<tool>`; a list of networks alone is short for it."""
+
+    networks: tuple[AddressOrigin, ...] = setting(
+        ...,
+        min_length=1,
+        description="192.0.2.0/24, an address, file:PATH or https://HOST/PATH#/json/pointer (* for each).",
+    )
+    mode: Literal["enforce", "observe"] = setting(
+        "enforce", description="enforce answers others 403; observe lets them in, marked as unlisted."
+    )
+    refresh: Duration = setting(
+        timedelta(hours=1),
+        ge=timedelta(milliseconds=50),
+        description="How often URLs are asked again; files are looked at every few seconds.",
+    )
+
+
+AllowedAddresses = Annotated[AllowedSection, BeforeValidator(_allowed)]
+
+
 class TenantSection(Section):
     """`webhook.security.tenants.<tenant>`: what differs from the default tenant."""
 
     signature_secrets: dict[RouteName, SecretEntries] = setting(
         {}, description="The tools of this tenant and their secrets; it has no others."
     )
+    allowed_addresses: dict[RouteName, AllowedAddresses] = setting(
+        {}, description="Where this tenant's senders send from; its tools that it leaves out as for all."
+    )
+
+
+class RejectionsSection(Section):
+    """`webhook.security.rejections`: refused deliveries that are kept; every source has the same share."""
+
+    max_count: int = setting(
+        10_000, ge=100, le=10_000_000, description="How many are kept, all sources together."
+    )
+    max_bytes: ByteCount = setting(
+        64 * 2**20,
+        description="Room for the deliveries themselves, all sources together; they are what a retry needs.",
+    )
+    max_age: Duration = setting(
+        timedelta(days=7),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=365),
+        description="How long one is kept.",
+    )
+    per_second: int = setting(
+        10, ge=0, le=1000, description="How many of one cause at one source are kept per second; 0: none."
+    )
+
+
+class AuditSection(Section):
+    """`webhook.security.audit`: the audit chain."""
+
+    max_records: int = setting(
+        200_000,
+        ge=1000,
+        le=100_000_000,
+        description="How many are kept, about 200 bytes each; export them before the oldest go.",
+    )
+
+
+class DatabaseRegistrySection(Section):
+    """`webhook.security.database_registry`: sources out of PostgreSQL, the table `mcp.webhook_configs`."""
+
+    url: Secret = setting(
+        SecretStr(""),
+        env="WEBHOOK_REGISTRY_DATABASE_URL",
+        description="postgresql://user:password@host:5432/database; empty: no database is asked.",
+    )
+    tool: RouteName = setting(
+        "github", description="What the rows are for: each gives the route /webhooks/<organisation>/<tool>."
+    )
+    refresh_interval: Duration = setting(
+        timedelta(seconds=10),
+        ge=timedelta(milliseconds=100),
+        le=timedelta(hours=1),
+        description="How often the table is read.",
+    )
+
+    @model_validator(mode="after")
+    def _of_postgresql(self) -> Self:
+        url = self.url.get_secret_value()
+        if url and not url.startswith(("postgresql://", "postgres://")):
+            # The text must not repeat it: a password stands in it.
+            raise ValueError("url: write postgresql://user:password@host:5432/database")
+        return self
 
 
 class SecuritySection(Section):
@@ -137,30 +245,47 @@ class SecuritySection(Section):
     enable_rate_limiting: bool = setting(
         True,
         env="WEBHOOK_RATE_LIMITING",
-        not_yet=_LIMITS_COME,
         description="Whether rates are limited.",
     )
     global_rate_limit: int = setting(
-        10_000, ge=1, not_yet=_LIMITS_COME, description="Deliveries per second, all tools together."
+        10_000,
+        ge=1,
+        le=HIGHEST_RATE,
+        description="Believed deliveries per second, all together; half of what may come at once is kept in "
+        "equal shares for the sources that are active.",
     )
-    per_tool_rate_limits: dict[RouteName, int] = setting(
-        {}, not_yet=_LIMITS_COME, description="Deliveries per second of one tool."
+    per_tool_rate_limits: dict[RouteName, Rate] = setting(
+        {}, description="Believed deliveries per second of one tool, for each tenant by itself."
+    )
+    per_tenant_rate_limits: dict[RouteName, Rate] = setting(
+        {}, description="Believed deliveries per second of one tenant."
+    )
+    rate_limit_burst: Duration = setting(
+        timedelta(seconds=1),
+        ge=timedelta(milliseconds=10),
+        le=timedelta(minutes=1),
+        description="How much of its rate may come at once, as the time in which that much refills.",
+    )
+    allowed_addresses: dict[RouteName, AllowedAddresses] = setting(
+        {}, description="Where a tool's sender sends from; an empty table lets it send from anywhere."
     )
     max_payload_size: ByteCount = setting(
         10 * 2**20,
         description="Largest body of sources whose catalogue entry names none (GitHub's does: 25 MiB).",
     )
-    enable_audit_logging: bool = setting(
-        True,
-        not_yet="refusals are logged and counted; there is no audit trail",
-        description="Whether an audit trail is kept.",
-    )
+    enable_audit_logging: bool = setting(True, description="Whether the audit chain is written.")
+    audit: AuditSection = AuditSection()
+    rejections: RejectionsSection = RejectionsSection()
     signature_secrets: dict[RouteName, SecretEntries] = setting(
         {},
         description="Secrets of the default tenant's tools; others have env:<TOOL>_WEBHOOK_SECRET.",
     )
     source_kinds: dict[RouteName, RouteName] = setting(
         {}, description="The catalogue entry that a tool follows where it is not called so: {acme: github}."
+    )
+    database_registry: DatabaseRegistrySection = DatabaseRegistrySection()
+    sources: dict[RouteName, SourceSection] = setting(
+        {}, description="What differs, by tool, from the catalogue entry that it follows: schemes, delivery."
     )
     tenants: dict[RouteName, TenantSection] = setting(
         {}, description="The other tenants, at /webhooks/{tenant}/{tool}."
@@ -218,7 +343,10 @@ def as_unix(moment: datetime | None, otherwise: float) -> float:
 __all__: list[Any] = [
     "DEFAULT_TENANT",
     "ROUTE_NAME",
+    "AuditSection",
+    "DatabaseRegistrySection",
     "DeduplicationSection",
+    "RejectionsSection",
     "SecretEntry",
     "SecuritySection",
     "SecuritySettings",

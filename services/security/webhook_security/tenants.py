@@ -20,18 +20,24 @@ _NO_KEY: tuple[type[BaseException], ...] = (*REDIS_TROUBLE, EnvelopeError)
 
 
 class TenantKeys:
-    """The keys of the tenants that we serve.
+    """The keys of the tenants that we serve, kept fresh while `keep` runs.
+
+    Tenants that only producers write for join when they first come.
 
     Args:
         keyring: Where they are held.
-        tenants: Those that have a route; their keys are kept fresh while `keep` runs. Tenants that only
-            producers write for join when they first come.
     """
 
-    def __init__(self, keyring: Keyring, tenants: Iterable[str]) -> None:
+    def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
-        self._kept = set(tenants)
+        self._served: set[str] = set()
+        self._guests: set[str] = set()
         self._held: set[str] = set()
+
+    async def serve(self, tenants: Iterable[str]) -> None:
+        """Have the keys of these at hand, who have a route from now on, as far as that can be done."""
+        self._served = set(tenants)
+        await self.hold(self._served)
 
     async def hold(self, tenants: Iterable[str]) -> None:
         """Have these tenants' keys at hand as far as that can be done; free for those that we hold.
@@ -46,14 +52,14 @@ class TenantKeys:
                 log.warning("tenant.key_unavailable", tenant=tenant, error=type(error).__name__)
                 continue
             self._held.add(tenant)
-            if len(self._kept) < _MOST_GUESTS:
-                self._kept.add(tenant)
+            if tenant not in self._served and len(self._guests) < _MOST_GUESTS:
+                self._guests.add(tenant)
 
     async def keep(self) -> None:
         """Renew for ever. While Redis is away the keys that we have go on working."""
         while True:
             await asyncio.sleep(RENEW_S)
-            for tenant in tuple(self._kept):
+            for tenant in self._served | self._guests:
                 try:
                     await self._keyring.prepare([tenant])
                 except EnvelopeError as error:
@@ -70,6 +76,6 @@ class TenantKeys:
         Raises:
             LookupError: Some can't.
         """
-        missing = self._kept - self._held
+        missing = self._served - self._held
         if missing:
             raise LookupError(f"no key for {', '.join(sorted(missing))}")

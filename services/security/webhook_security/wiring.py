@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
+from webhook.security.v1 import security_admin_service_pb2
 from webhook.security.v1.admission_service_pb2_grpc import add_AdmissionServiceServicer_to_server
 from webhook.security.v1.security_admin_service_pb2_grpc import add_SecurityAdminServiceServicer_to_server
 from webhook_shared import redis as store
 from webhook_shared.envelope import Keyring
-from webhook_shared.identity import ApiKeys, Authenticator, Role
+from webhook_shared.identity import ApiKeys, Authenticator, Certificates, Role
+from webhook_shared.redis import REDIS_TROUBLE
 from webhook_shared.server import Service, serving
 from webhook_shared.tasks import ended
 
-from webhook_security import catalogue, secrets
+from webhook_security import catalogue, secret_check
+from webhook_security.addresses import addresses_of
 from webhook_security.admin_servicer import SecurityAdminServicer
 from webhook_security.admission import Admission
+from webhook_security.audit import put_on_record
+from webhook_security.evidence import Evidence
+from webhook_security.following import Following
+from webhook_security.limits import Limits
+from webhook_security.readmission import Readmissions
 from webhook_security.registry import Registry, unusable
-from webhook_security.rejections import Rejections
-from webhook_security.secrets import Values, keep_reading
+from webhook_security.registry_config import REREAD_S
+from webhook_security.registry_postgres import PostgresSources
+from webhook_security.registry_snapshot import Snapshot
+from webhook_security.rotation import Rotations
+from webhook_security.secret_uses import SecretUses
+from webhook_security.secrets_servicer import SecretsAdministration
 from webhook_security.servicer import AdmissionServicer
-from webhook_security.settings import SecuritySettings
+from webhook_security.settings import DatabaseRegistrySection, SecuritySettings
+from webhook_security.stored_secrets import StoredSecrets
 from webhook_security.tenants import TenantKeys
 
 log = structlog.get_logger()
@@ -50,41 +63,85 @@ async def running(settings: SecuritySettings) -> AsyncIterator[Running]:
     webhook = settings.webhook
     security = webhook.security
     registry = Registry(catalogue.load(security.signature_header), security, webhook.deduplication)
-    values = secrets.read(registry.references())
-    registry.use(values)
-    _tell(registry, verifying=security.enable_signature_verification)
+    if security.enable_signature_verification:
+        secret_check.check(registry.sources())
     async with AsyncExitStack() as stack:
         client = store.connect(webhook.redis)
         stack.push_async_callback(client.aclose)
         # Before any waiting: a missing key is told at once, whether Redis is there or not.
         keyring = Keyring(client, webhook.encryption.master_key)
-        authenticator = Authenticator(client, webhook.identity.internal_key)
+        authenticator = Authenticator(
+            client, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
+        )
         async with store.opened(webhook.redis):
             pass
-        keys = TenantKeys(keyring, registry.tenants())
-        await keys.hold(registry.tenants())
-        admission = Admission(
-            registry, keyring, Rejections(), verifying=security.enable_signature_verification
+        keys = TenantKeys(keyring)
+        await stack.enter_async_context(
+            _registered(
+                security.database_registry, registry, keys, Snapshot(client, keyring, PostgresSources.name)
+            )
         )
-        await stack.enter_async_context(_background(registry, values, keys))
+        await keys.serve(registry.tenants())
+        administered = await stack.enter_async_context(_rotated(client, keyring, registry))
+        _tell(registry, verifying=security.enable_signature_verification)
+        addresses = addresses_of(security, client)
+        if addresses is not None:
+            await stack.enter_async_context(addresses.kept())
+        evidence = Evidence.of(client, keyring, webhook.encryption.master_key, registry, security)
+        await stack.enter_async_context(evidence.kept())
+        admission = Admission(
+            registry,
+            keyring,
+            evidence.rejections,
+            verifying=security.enable_signature_verification,
+            addresses=addresses,
+        )
+        limits = Limits(client, security) if security.enable_rate_limiting else None
+        await stack.enter_async_context(_background(registry, keys))
         port = await stack.enter_async_context(
             serving(
                 settings.process.listen_address or webhook.services.security,
-                _services(registry, admission, keys, ApiKeys(client), settings),
+                _services(
+                    registry,
+                    admission,
+                    keys,
+                    limits=limits,
+                    evidence=evidence,
+                    api_keys=ApiKeys(client),
+                    administered=administered,
+                    settings=settings,
+                ),
                 authenticator=authenticator,
                 ready={"tenant keys": keys.check},
                 drain_s=settings.process.drain_timeout.total_seconds(),
+                tls=webhook.tls,
             )
         )
+        # Before the server drains: who follows the chain would stay as long as it may.
+        stack.callback(evidence.end)
         yield Running(port)
 
 
 def _services(
-    registry: Registry, admission: Admission, keys: TenantKeys, api_keys: ApiKeys, settings: SecuritySettings
+    registry: Registry,
+    admission: Admission,
+    keys: TenantKeys,
+    *,
+    limits: Limits | None,
+    evidence: Evidence,
+    api_keys: ApiKeys,
+    administered: SecretsAdministration,
+    settings: SecuritySettings,
 ) -> list[Service]:
     verifying = settings.webhook.security.enable_signature_verification
-    questions = AdmissionServicer(admission, keys, registry)
-    administration = SecurityAdminServicer(registry, api_keys, verifying=verifying)
+    readmissions = Readmissions(evidence.store, admission, keys, evidence.audit)
+    questions = AdmissionServicer(
+        admission, keys, registry, readmissions, limits=limits, audit=evidence.audit
+    )
+    administration = SecurityAdminServicer(registry, api_keys, administered, evidence, verifying=verifying)
+    if evidence.audit:
+        service = security_admin_service_pb2.DESCRIPTOR.services_by_name["SecurityAdminService"]
+        put_on_record(administration, service, evidence.audit)
     return [
         Service(
             "webhook.security.v1.AdmissionService",
@@ -100,9 +157,54 @@ def _services(
 
 
 @asynccontextmanager
-async def _background(registry: Registry, values: Values, keys: TenantKeys) -> AsyncIterator[None]:
+async def _registered(
+    section: DatabaseRegistrySection, registry: Registry, keys: TenantKeys, snapshot: Snapshot
+) -> AsyncIterator[None]:
+    """Sources come from a database too, if one is named."""
+    if not section.url.get_secret_value():
+        yield
+        return
+    following = Following(
+        PostgresSources(section),
+        registry,
+        every_s=section.refresh_interval.total_seconds(),
+        snapshot=snapshot,
+        changed=lambda: keys.serve(registry.tenants()),
+    )
+    await following.begin()
+    task = asyncio.create_task(following.keep())
+    try:
+        yield
+    finally:
+        await ended([task])
+
+
+@asynccontextmanager
+async def _rotated(
+    client: store.Client, keyring: Keyring, registry: Registry
+) -> AsyncIterator[SecretsAdministration]:
+    """What was rotated holds, and may be rotated further."""
+    stored = StoredSecrets(client, keyring, registry.rotate)
+    uses = SecretUses(client)
+    await stored.load(registry.tenants())
     tasks = [
-        asyncio.create_task(keep_reading(registry.references(), values, registry.use)),
+        asyncio.create_task(stored.keep(registry.tenants)),
+        asyncio.create_task(uses.keep(registry.uses)),
+    ]
+    try:
+        yield SecretsAdministration(registry, Rotations(registry, stored), uses)
+    finally:
+        await ended(tasks)
+        with suppress(*REDIS_TROUBLE):
+            await uses.save(registry.uses())
+            await stored.leave()
+
+
+@asynccontextmanager
+async def _background(registry: Registry, keys: TenantKeys) -> AsyncIterator[None]:
+    configured = Following(registry.configured, registry, every_s=REREAD_S)
+    tasks = [
+        asyncio.create_task(configured.keep()),
         asyncio.create_task(keys.keep()),
     ]
     try:
