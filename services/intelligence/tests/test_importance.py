@@ -85,3 +85,37 @@ def test_it_is_the_sum_of_its_factors() -> None:
 )
 def test_any_subject(events: list[tuple[str, str, str, str]], title: str) -> None:
     assert 0 <= weigh(*events, title=title).value <= 1
+
+
+def features_of(*events: tuple[str, str, str, str], title: str = "") -> dict[str, importance.Feature]:
+    happenings = tuple(Happening(str(i), *event) for i, event in enumerate(events))
+    subject = Subject("github:octo/hello:issue:7", title, "", happenings, len(events)).readable()
+    found = entities.find([subject.title, *(h.text for h in subject.happenings)])
+    return {feature.name: feature for feature in importance.features(subject, found)}
+
+
+def test_every_feature_is_documented_and_explained() -> None:
+    assert set(importance.DESCRIPTIONS) == set(WEIGHTS)
+    found = features_of(
+        ("check_suite", "completed", "ci", "Check build ended: failure"),
+        ("issue", "labeled", "bob", "bob labeled issue 7 security: typo"),
+        ("issue", "closed", "ann", "ann closed issue 7, see #12: outage"),
+        title="typo",
+    )
+    assert list(found) == list(WEIGHTS)
+    assert found["outcome"].evidence == ("failure",)
+    assert found["people"].evidence == ("ci", "bob", "ann")
+    assert found["transitions"].evidence == ("closed",)
+    assert found["labels"].evidence == ("bob labeled issue 7 security",)
+    assert "outage" in found["severity"].evidence
+    assert found["references"].evidence == ("#12",)
+    for feature in found.values():
+        assert bool(feature.evidence) == (feature.value > 0)
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_evidence_is_short_whatever_is_written(text: str) -> None:
+    found = features_of(*[("issue", "opened", f"{text}{i}", text * 40) for i in range(30)], title=text * 9)
+    for feature in found.values():
+        assert len(feature.evidence) <= importance.MOST_EVIDENCE
+        assert all(len(one) <= importance.EVIDENCE_CHARS for one in feature.evidence)

@@ -13,16 +13,22 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 from webhook_intelligence import tokens
+from webhook_intelligence.budgets import Budgets
+from webhook_intelligence.ledger import Ledger, Payer
 from webhook_intelligence.openai_calls import OpenAICalls
+from webhook_intelligence.prices import Prices
 from webhook_intelligence.provider import Embedding
 from webhook_intelligence.provider_openai import OpenAIEmbeddings
 from webhook_intelligence.subject import Happening, Subject
 from webhook_intelligence.summaries_openai import OpenAISummarizer
 from webhook_shared.errors import FailedPrecondition, ServiceError, Unavailable
+from webhook_shared.redis import connect
+from webhook_shared.settings import RedisSection
 
 from services.intelligence.tests import openai_server as fake
 
 DIMENSION = 64
+PAYER = Payer("acme", "summarize")
 
 
 @asynccontextmanager
@@ -38,7 +44,12 @@ async def summarizer(
     handler: fake.Handler, *, chunk_tokens: int = 4000
 ) -> AsyncIterator[tuple[OpenAISummarizer, fake.Server]]:
     async with fake.serving(handler) as server, OpenAICalls(SecretStr("sk-good"), server.url) as calls:
-        yield OpenAISummarizer(calls, "gpt-4-turbo", chunk_tokens=chunk_tokens, is_openai=False), server
+        # Without a budget nothing is asked of the books.
+        ledger = Ledger(connect(RedisSection()), Prices({}), Budgets())
+        yield (
+            OpenAISummarizer(calls, "gpt-4-turbo", ledger, chunk_tokens=chunk_tokens, is_openai=False),
+            server,
+        )
 
 
 def soon(seconds: float = 20) -> float:
@@ -211,7 +222,7 @@ SUBJECT = Subject(
 async def test_text_goes_as_data_and_the_answer_is_bounded() -> None:
     answer = {"summary": "eve opened it, see https://evil.example/x. " + "very " * 500 + "ghp_" + "A1b2" * 9}
     async with summarizer(lambda *_: fake.chat(json.dumps(answer))) as (summaries, server):
-        summary = await summaries.roll(SUBJECT, max_words=20, deadline=soon())
+        summary = await summaries.roll(SUBJECT, payer=PAYER, max_words=20, deadline=soon())
     assert summary.model == "gpt-4-turbo"
     assert summary.text.startswith("eve opened it, see [link removed]")
     assert len(summary.text.split()) <= 20
@@ -227,7 +238,7 @@ async def test_text_goes_as_data_and_the_answer_is_bounded() -> None:
 @pytest.mark.parametrize("content", ["", "Sure! Here is it.", '{"summary": 7}', '{"summary": ""}', '["x"]'])
 async def test_an_answer_that_is_no_summary_is_replaced(content: str) -> None:
     async with summarizer(lambda *_: fake.chat(content)) as (summaries, server):
-        summary = await summaries.roll(SUBJECT, max_words=40, deadline=soon())
+        summary = await summaries.roll(SUBJECT, payer=PAYER, max_words=40, deadline=soon())
     assert summary.model == "extractive"
     assert "Closed by bob" in summary.text
     assert len(server.requests) == 1
@@ -236,7 +247,7 @@ async def test_an_answer_that_is_no_summary_is_replaced(content: str) -> None:
 async def test_a_refused_chat_model_does_not_stop_the_rest() -> None:
     async with summarizer(lambda *_: fake.refused(404)) as (summaries, server):
         for _ in range(5):
-            summary = await summaries.roll(SUBJECT, max_words=40, deadline=soon())
+            summary = await summaries.roll(SUBJECT, payer=PAYER, max_words=40, deadline=soon())
             assert summary.model == "extractive"
     assert len(server.requests) == 1
 
@@ -247,7 +258,7 @@ async def test_long_stories_are_told_in_turns_and_nothing_is_left_out() -> None:
         server,
     ):
         texts = [f"happening {i}: " + "some words " * 30 for i in range(20)] + ["long " * 1000]
-        summary = await summaries.summarize(texts, max_words=60, deadline=soon())
+        summary = await summaries.summarize(texts, payer=PAYER, max_words=60, deadline=soon())
     assert summary.text == "so far so good"
     documents = [json.loads(request["messages"][1]["content"]) for request in server.requests]
     assert len(documents) > 5
@@ -259,5 +270,5 @@ async def test_long_stories_are_told_in_turns_and_nothing_is_left_out() -> None:
 async def test_an_outage_is_not_hidden_by_another_summariser() -> None:
     async with summarizer(lambda *_: fake.refused(503)) as (summaries, _):
         with pytest.raises(Unavailable) as caught:
-            await summaries.roll(SUBJECT, max_words=40, deadline=soon(0.5))
+            await summaries.roll(SUBJECT, payer=PAYER, max_words=40, deadline=soon(0.5))
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE

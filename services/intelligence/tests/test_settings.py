@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from webhook_intelligence.settings import AISection, IntelligenceSettings
+from webhook_intelligence.prediction import Policy
+from webhook_intelligence.settings import AISection, IntelligenceSettings, PrewarmingSection
+from webhook_intelligence.wiring import _policy
 from webhook_shared.settings import SettingsError, unfinished
 
 KEY = {"OPENAI_API_KEY": "sk-test"}
@@ -74,8 +76,9 @@ def test_the_file_of_the_guide(guide: Path) -> None:
     assert (ai.embedding_provider, ai.embedding_dimensions) == ("openai", 1536)
     assert ai.embedding.cache_duration.total_seconds() == 86_400
     said = unfinished(settings)
-    assert len(said) == 4
-    assert any(line.startswith("webhook.ai.prewarming.max_predictions has no effect yet") for line in said)
+    assert len(said) == 1
+    assert said[0].startswith("webhook.ai.summarization.cache_duration has no effect yet")
+    assert (ai.prewarming.confidence_threshold, ai.prewarming.mode) == (0.7, "shadow")
 
 
 def test_openai_without_a_key_is_one_clear_mistake() -> None:
@@ -106,3 +109,18 @@ def test_more_dimensions_than_the_model_has(tmp_path: Path) -> None:
 def test_a_model_that_nobody_knows_needs_its_dimensions() -> None:
     with pytest.raises(SettingsError, match="dimensions must be said for the model nomic-embed-text"):
         load({**KEY, "AI_EMBEDDING_MODEL": "nomic-embed-text"})
+
+
+def test_what_the_evaluator_takes_for_granted_is_what_runs() -> None:
+    assert _policy(PrewarmingSection()) == Policy()
+
+
+def test_a_budget_of_a_tenant_stands_in_place_of_the_common_one(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("webhook: {ai: {budget: {daily_usd: 1, tenants: {acme: {monthly_usd: 300}}}}}")
+    budgets = load({"AI_BUDGET_MONTHLY_USD": "20"}, file).budget.budgets
+    assert (budgets.of("globex").daily_usd, budgets.of("globex").monthly_usd) == (1, 20)
+    assert (budgets.of("acme").daily_usd, budgets.of("acme").monthly_usd) == (0, 300)
+    file.write_text("webhook: {ai: {budget: {tenants: {acme: {dayly_usd: 1}}}}}")
+    with pytest.raises(SettingsError, match="dayly_usd"):
+        load({}, file)

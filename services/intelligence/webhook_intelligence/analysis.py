@@ -12,10 +12,13 @@ from webhook_intelligence import entities, importance
 from webhook_intelligence.embeddings import Embeddings
 from webhook_intelligence.entities import Entity
 from webhook_intelligence.importance import Importance
+from webhook_intelligence.ledger import Payer
+from webhook_intelligence.prices import NOTHING, Usage
 from webhook_intelligence.provider import Vector
 from webhook_intelligence.sentences import clip
+from webhook_intelligence.settings import EXTRACTIVE
 from webhook_intelligence.subject import Subject
-from webhook_intelligence.summaries import Summarizer, Summary
+from webhook_intelligence.summaries import Summarizer, Summary, roll
 
 SUMMARY_WORDS = 80
 # What of a context goes into its vector. The cost of a vector grows with its text, and the summary says what
@@ -51,26 +54,27 @@ class Analyst:
         self._summarizer = summarizer
 
     async def analyze(
-        self, tenant: str, subjects: Sequence[Subject], *, timeout_s: float
+        self, payer: Payer, subjects: Sequence[Subject], *, timeout_s: float
     ) -> list[Analysis | ServiceError]:
         """One outcome per subject, in order; a bad one never fails its neighbours.
 
         Args:
-            tenant: Whose they all are.
+            payer: Whose they all are.
             subjects: Any number.
             timeout_s: How long the caller waits.
 
         Returns:
             Per subject an analysis, or INVALID_ARGUMENT/SUBJECT_EMPTY where there is nothing to read,
-            UNAVAILABLE/PROVIDER_UNREACHABLE, FAILED_PRECONDITION/PROVIDER_REFUSED.
+            UNAVAILABLE/PROVIDER_UNREACHABLE, FAILED_PRECONDITION/PROVIDER_REFUSED,
+            RESOURCE_EXHAUSTED/BUDGET_SPENT.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        readings = await asyncio.gather(*(self._read(subject, deadline) for subject in subjects))
+        readings = await asyncio.gather(*(self._read(payer, subject, deadline) for subject in subjects))
         good = [reading for reading in readings if isinstance(reading, _Reading)]
         embedded = iter(
             await self._embeddings.embed(
-                tenant, [_embedded_text(reading) for reading in good], timeout_s=deadline - loop.time()
+                payer, [_embedded_text(reading) for reading in good], timeout_s=deadline - loop.time()
             )
         )
         outcomes: list[Analysis | ServiceError] = []
@@ -86,22 +90,48 @@ class Analyst:
             outcomes.append(Analysis(embedding.vector, reading.summary, weighed, reading.entities))
         return outcomes
 
-    async def _read(self, subject: Subject, deadline: float) -> _Reading | ServiceError:
+    async def _read(self, payer: Payer, subject: Subject, deadline: float) -> _Reading | ServiceError:
         # Each is a few milliseconds of work at most; between two of them others get a turn.
         await asyncio.sleep(0)
         readable = subject.readable()
-        if not (readable.title or readable.summary or readable.happenings):
+        if is_empty(readable):
             return InvalidArgument("the subject has no title, summary or happenings", reason="SUBJECT_EMPTY")
         try:
-            summary = await self._summarizer.roll(readable, max_words=SUMMARY_WORDS, deadline=deadline)
+            summary = await self._summarizer.roll(
+                readable, payer=payer, max_words=SUMMARY_WORDS, deadline=deadline
+            )
         except ServiceError as error:
             return error
-        named = entities.find(
-            [readable.title, *(happening.text for happening in reversed(readable.happenings))],
-            people=dict.fromkeys(happening.actor for happening in readable.happenings),
-            context_id=readable.context_id,
+        return _Reading(readable, summary, tuple(named_in(readable)))
+
+    async def expect(self, payer: Payer, subjects: Sequence[Subject]) -> tuple[Usage, Usage, int]:
+        """What `analyze` would ask for: of the summariser, of the embedder, and vectors that are known."""
+        readable = [subject.readable() for subject in subjects]
+        readable = [subject for subject in readable if not is_empty(subject)]
+        summaries = sum(
+            (self._summarizer.expect_roll(subject, max_words=SUMMARY_WORDS) for subject in readable), NOTHING
         )
-        return _Reading(readable, summary, tuple(named))
+        likely = []
+        for subject in readable:
+            # Another summariser would say it otherwise, in about as many words.
+            likely.append(_Reading(subject, Summary(roll(subject, SUMMARY_WORDS), EXTRACTIVE), ()))
+            await asyncio.sleep(0)
+        vectors, known = await self._embeddings.expect(payer, [_embedded_text(reading) for reading in likely])
+        return summaries, vectors, known
+
+
+def is_empty(subject: Subject) -> bool:
+    """Whether there is nothing to read."""
+    return not (subject.title or subject.summary or subject.happenings)
+
+
+def named_in(subject: Subject) -> list[Entity]:
+    """What a readable subject names."""
+    return entities.find(
+        [subject.title, *(happening.text for happening in reversed(subject.happenings))],
+        people=dict.fromkeys(happening.actor for happening in subject.happenings),
+        context_id=subject.context_id,
+    )
 
 
 def _embedded_text(reading: _Reading) -> str:

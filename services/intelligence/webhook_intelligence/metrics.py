@@ -1,6 +1,12 @@
 """What this service counts. No label ever holds text of a webhook, a tenant or a key."""
 
-from prometheus_client import Counter, Histogram
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from webhook_intelligence.prediction import RULES, Predictor
 
 EMBEDDING_S = Histogram(
     "webhook_ai_embedding_duration_seconds",
@@ -42,3 +48,40 @@ SUMMARY_FALLBACKS = Counter(
     "webhook_ai_summary_fallbacks_total",
     "Summaries made locally because the provider's answer could not be used.",
 )
+SPENT_USD = Counter(
+    "webhook_ai_spent_usd_total", "US dollars spent at providers, by list price.", ["model", "purpose"]
+)
+BUDGET_REFUSALS = Counter(
+    "webhook_ai_budget_refusals_total", "Items that a tenant's budget did not hold.", ["purpose"]
+)
+PREWARM_OBSERVATIONS = Counter(
+    "webhook_ai_prewarm_observations_total",
+    "Uses of contexts that this replica has reported: learned, or dropped because Redis was away.",
+    ["result"],
+)
+PREWARM_USES = Counter(
+    "webhook_ai_prewarm_uses_total",
+    "Uses in the trial of prediction: hit (hot anyway), saved (hot thanks to a prediction), missed, polluted "
+    "(hot but for a prediction). In shadow mode: what would be so.",
+    ["effect"],
+)
+PREWARM_PREDICTIONS = Counter(
+    "webhook_ai_prewarm_predictions_total",
+    "Predictions by rule, on or off: used within the lookback window, or unused.",
+    ["rule", "outcome"],
+)
+PREWARM_RULES_ON = Gauge(
+    "webhook_ai_prewarm_rules_on",
+    "Tenants for which a rule pays, of those that this replica holds.",
+    ["rule"],
+)
+
+
+def count_rules(predictors: Iterable[Predictor]) -> None:
+    """Set PREWARM_RULES_ON."""
+    on = dict.fromkeys(RULES, 0)
+    for predictor in predictors:
+        for name, verdict in predictor.verdicts.items():
+            on[name] += verdict.on
+    for name, count in on.items():
+        PREWARM_RULES_ON.labels(name).set(count)

@@ -42,10 +42,17 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """A unit vector, and whether the end of its text was cut off."""
+    """A unit vector.
+
+    Attributes:
+        vector: The numbers.
+        truncated: Whether the end of its text was cut off.
+        tokens: Its share of what the provider has billed; 0 where nothing was.
+    """
 
     vector: Vector
     truncated: bool = False
+    tokens: int = 0
 
 
 class EmbeddingProvider(Protocol):

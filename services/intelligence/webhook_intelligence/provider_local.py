@@ -125,7 +125,9 @@ class LocalEmbeddings:
         for part in _passes(order, [len(encoding) for encoding in encodings]):
             vectors = self._bert.encode([encodings[i].ids for i in part])
             for i, vector in zip(part, vectors, strict=True):
-                found[i] = Embedding(vector, truncated=bool(encodings[i].overflowing))
+                found[i] = Embedding(
+                    vector, truncated=bool(encodings[i].overflowing), tokens=len(encodings[i])
+                )
         metrics.TOKENS.labels("local", "embed").inc(sum(len(encoding) for encoding in encodings))
         metrics.PROVIDER_CALLS.labels("local", "embed", "ok").inc()
         return [embedding for embedding in found if embedding is not None]

@@ -7,6 +7,8 @@ import base64
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 import openai
@@ -59,7 +61,7 @@ class OpenAIEmbeddings:
         hunt = _Hunt(self, deadline, calls_left=_POISON_SOUGHT * 2 * (1 + math.ceil(math.log2(len(texts)))))
         results = await hunt.embed(heads)
         return [
-            Embedding(result.vector, truncated=True)
+            replace(result, truncated=True)
             if isinstance(result, Embedding) and len(head) < len(text)
             else result
             for result, head, text in zip(results, heads, texts, strict=True)
@@ -88,9 +90,7 @@ class OpenAIEmbeddings:
             answer = json.loads(body)
             by_index = {entry["index"]: _numbers(entry["embedding"]) for entry in answer["data"]}
             vectors = [by_index[i] for i in range(len(texts))]
-            billed = int(
-                (answer.get("usage") or {}).get("total_tokens") or sum(map(self.count_tokens, texts))
-            )
+            billed = int((answer.get("usage") or {}).get("total_tokens") or 0)
         except (TypeError, ValueError, LookupError, AttributeError):
             raise Malformed("vectors are missing") from None
         if {vector.shape for vector in vectors} != {(self._model.dimension,)}:
@@ -102,8 +102,17 @@ class OpenAIEmbeddings:
             )
         if not all(np.isfinite(vector).all() and vector.any() for vector in vectors):
             raise Malformed("vectors hold no numbers")
-        metrics.TOKENS.labels(PROVIDER, "embed").inc(billed or sum(map(self.count_tokens, texts)))
-        return [Embedding(unit(vector)) for vector in vectors]
+        shares = _shares(billed, [self.count_tokens(text) for text in texts])
+        metrics.TOKENS.labels(PROVIDER, "embed").inc(sum(shares))
+        return [Embedding(unit(vector), tokens=share) for vector, share in zip(vectors, shares, strict=True)]
+
+
+def _shares(billed: int, estimates: list[int]) -> list[int]:
+    """What was billed for a batch, divided as its texts were estimated; the estimates if nothing is said."""
+    if billed <= 0:
+        return estimates
+    ends = [billed * upto // sum(estimates) for upto in accumulate(estimates)]
+    return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 def _numbers(embedding: object) -> Vector:
@@ -140,4 +149,4 @@ class _Hunt:
         if tokens.estimate(text) < TEXT_TOKENS // 4:
             return refused
         result = (await self.embed([text[: len(text) // 2]]))[0]
-        return Embedding(result.vector, truncated=True) if isinstance(result, Embedding) else result
+        return replace(result, truncated=True) if isinstance(result, Embedding) else result

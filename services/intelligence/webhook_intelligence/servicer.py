@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1 import intelligence_service_pb2_grpc as rpc
-from webhook.status.v1.status_pb2 import ItemStatus
-from webhook_shared.errors import Internal, InvalidArgument, ServiceError, item_status
+from webhook_shared.errors import FailedPrecondition, Internal, InvalidArgument, ServiceError
 from webhook_shared.identity import caller
 
-from webhook_intelligence.analysis import Analysis, Analyst
-from webhook_intelligence.embeddings import Embeddings, Outcome, unusable
-from webhook_intelligence.provider import EmbeddingModel
+from webhook_intelligence import importance, messages
+from webhook_intelligence.analysis import Analysis, Analyst, is_empty, named_in
+from webhook_intelligence.embeddings import Embeddings, unusable
+from webhook_intelligence.estimates import Estimator
+from webhook_intelligence.ledger import MOST_DAYS, Ledger, Payer
+from webhook_intelligence.prewarming import Prewarming
 from webhook_intelligence.redaction import redact
-from webhook_intelligence.subject import Happening, Subject
 from webhook_intelligence.summaries import DEFAULT_WORDS, Summarizer
 
 MOST_TEXTS = 2048
 MOST_SUBJECTS = 256
 MOST_WORDS = 1000
+MOST_OBSERVATIONS = 1024
+MOST_SOURCES = 64
+MOST_PREDICTIONS = 100
 # For callers that set no deadline, and for those that set a very long one.
 LONGEST_CALL_S = 120.0
 # Kept back from the caller's deadline, so that our answer, not its clock, tells what went wrong.
@@ -33,37 +39,49 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class IntelligenceServicer(rpc.IntelligenceServiceServicer):
     """The RPCs; see the contract for what each of them promises."""
 
-    def __init__(self, embeddings: Embeddings, summarizer: Summarizer, analyst: Analyst) -> None:
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        summarizer: Summarizer,
+        analyst: Analyst,
+        ledger: Ledger,
+        prewarming: Prewarming | None,
+        *,
+        acts: bool,
+    ) -> None:
+        """Answer with what there is.
+
+        Args:
+            embeddings: For vectors.
+            summarizer: For summaries.
+            analyst: For both, and the rest.
+            ledger: Where calls are paid.
+            prewarming: None where it is off.
+            acts: Whether predictions are to be acted on, or only measured.
+        """
         self._embeddings = embeddings
         self._summarizer = summarizer
         self._analyst = analyst
+        self._ledger = ledger
+        self._prewarming = prewarming
+        self._acts = acts
+        self._estimator = Estimator(embeddings, summarizer, analyst, ledger)
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """One unit vector per text."""
         _check_count("texts", len(request.texts), MOST_TEXTS)
-        tenant = caller().tenant(request.tenant)
-        outcomes = await self._embeddings.embed(tenant, list(request.texts), timeout_s=_time_left_s(context))
+        payer = Payer(caller().tenant(request.tenant), "embed")
+        outcomes = await self._embeddings.embed(payer, list(request.texts), timeout_s=_time_left_s(context))
         return pb.EmbedResponse(
-            results=[_embed_result(outcome) for outcome in outcomes], model=_model(self._embeddings.model)
+            results=map(messages.embed_result, outcomes), model=messages.model(self._embeddings.model)
         )
 
     async def Summarize(self, request: pb.SummarizeRequest, context: Context) -> pb.SummarizeResponse:
         """A short text for longer ones."""
-        _check_count("texts", len(request.texts), MOST_TEXTS)
-        caller().tenant(request.tenant)
-        if not 0 <= request.max_words <= MOST_WORDS:
-            raise InvalidArgument(
-                f"a summary has at most {MOST_WORDS} words",
-                fields={"max_words": f"must be 0 to {MOST_WORDS}"},
-            )
-        texts = [text for text in request.texts if text.strip()]
-        if not texts:
-            raise InvalidArgument("there is no text", reason="TEXT_EMPTY", fields={"texts": "are all empty"})
-        for text in texts:
-            if error := unusable(text):
-                raise error
+        payer = Payer(caller().tenant(request.tenant), "summarize")
         summary = await self._summarizer.summarize(
-            [redact(text) for text in texts],
+            _texts_to_summarize(request),
+            payer=payer,
             max_words=request.max_words or DEFAULT_WORDS,
             deadline=asyncio.get_running_loop().time() + _time_left_s(context),
         )
@@ -83,17 +101,114 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
         analyses = await asyncio.gather(
             *(
                 self._analyst.analyze(
-                    tenant, [_subject(request.subjects[i]) for i in indexes], timeout_s=timeout_s
+                    Payer(tenant, "analyze"),
+                    [messages.subject(request.subjects[i]) for i in indexes],
+                    timeout_s=timeout_s,
                 )
                 for tenant, indexes in by_tenant.items()
             )
         )
-        for indexes, found in zip(by_tenant.values(), analyses, strict=True):
+        for (tenant, indexes), found in zip(by_tenant.items(), analyses, strict=True):
             for i, outcome in zip(indexes, found, strict=True):
                 outcomes[i] = outcome
+            self._note(tenant, (request.subjects[i] for i in indexes if isinstance(outcomes[i], Analysis)))
         return pb.AnalyzeResponse(
-            analyses=[_analysis(outcome) for outcome in outcomes], model=_model(self._embeddings.model)
+            analyses=map(messages.analysis, outcomes), model=messages.model(self._embeddings.model)
         )
+
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
+        """What an importance is made of."""
+        if not request.HasField("subject"):
+            return messages.explanation([])
+        caller().tenant(request.subject.tenant)
+        subject = messages.subject(request.subject).readable()
+        if is_empty(subject):
+            raise InvalidArgument("the subject has no title, summary or happenings", reason="SUBJECT_EMPTY")
+        return messages.explanation(importance.features(subject, named_in(subject)))
+
+    async def Observe(self, request: pb.ObserveRequest, context: Context) -> pb.ObserveResponse:
+        """Contexts were touched."""
+        _check_count("observations", len(request.observations), MOST_OBSERVATIONS)
+        tenant = caller().tenant(request.tenant)
+        prewarming = self._running_prewarming()
+        statuses, good = [], []
+        now_s = time.time()
+        for message in request.observations:
+            try:
+                good.append(messages.observation(message, now_s))
+            except ServiceError as error:
+                statuses.append(messages.status(error))
+            else:
+                statuses.append(messages.status(None))
+        prewarming.note(tenant, good)
+        return pb.ObserveResponse(statuses=statuses)
+
+    async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
+        """Contexts that are likely to be needed next."""
+        tenant = caller().tenant(request.tenant)
+        if len(request.context_ids) > MOST_SOURCES:
+            raise InvalidArgument(
+                "too many contexts", fields={"context_ids": f"at most {MOST_SOURCES} are taken"}
+            )
+        if not 0 <= request.max_predictions <= MOST_PREDICTIONS:
+            raise InvalidArgument(
+                "too many predictions", fields={"max_predictions": f"must be 0 to {MOST_PREDICTIONS}"}
+            )
+        prewarming = self._running_prewarming()
+        predictor = await prewarming.predictor(tenant)
+        found = predictor.predict(
+            list(request.context_ids),
+            request.max_predictions or prewarming.policy.max_predictions,
+            include_off=request.include_off,
+        )
+        return messages.predictions(found, predictor, acts=self._acts)
+
+    async def Estimate(self, request: pb.EstimateRequest, context: Context) -> pb.EstimateResponse:
+        """What a call would cost."""
+        match request.WhichOneof("call"):
+            case "embed":
+                _check_count("texts", len(request.embed.texts), MOST_TEXTS)
+                tenant = caller().tenant(request.embed.tenant)
+                return await self._estimator.embed(tenant, request.embed.texts)
+            case "summarize":
+                tenant = caller().tenant(request.summarize.tenant)
+                texts = _texts_to_summarize(request.summarize)
+                words = request.summarize.max_words or DEFAULT_WORDS
+                return await self._estimator.summarize(tenant, texts, words)
+            case "analyze":
+                _check_count("subjects", len(request.analyze.subjects), MOST_SUBJECTS)
+                tenants = {caller().tenant(subject.tenant) for subject in request.analyze.subjects}
+                if len(tenants) > 1:
+                    raise InvalidArgument(
+                        "an estimate is for one tenant", fields={"analyze.subjects": "have several tenants"}
+                    )
+                subjects = [messages.subject(subject) for subject in request.analyze.subjects]
+                return await self._estimator.analyze(tenants.pop(), subjects)
+            case _:
+                raise InvalidArgument("no call is given", fields={"call": "is needed"})
+
+    async def GetSpending(self, request: pb.GetSpendingRequest, context: Context) -> pb.GetSpendingResponse:
+        """What a tenant has spent."""
+        tenant = caller().tenant(request.tenant)
+        if not 0 <= request.days <= MOST_DAYS:
+            raise InvalidArgument("too many days", fields={"days": f"must be 0 to {MOST_DAYS}"})
+        entries = await self._ledger.entries(tenant, request.days or 1)
+        spent = await self._ledger.spent(tenant)
+        return messages.spending(entries, self._ledger.budgets.of(tenant), spent)
+
+    def _note(self, tenant: str, analysed: Iterable[pb.Subject]) -> None:
+        """An analysed subject had events: that is a use of it."""
+        if self._prewarming is not None:
+            now_s = time.time()
+            seen = (messages.observed(subject, now_s) for subject in analysed)
+            self._prewarming.note(tenant, (one for one in seen if one is not None))
+
+    def _running_prewarming(self) -> Prewarming:
+        if self._prewarming is None:
+            raise FailedPrecondition(
+                "PREWARMING_OFF", "nothing is learned or predicted: webhook.ai.prewarming.mode is off"
+            )
+        return self._prewarming
 
 
 def _check_count(field: str, count: int, most: int) -> None:
@@ -103,50 +218,22 @@ def _check_count(field: str, count: int, most: int) -> None:
         )
 
 
+def _texts_to_summarize(request: pb.SummarizeRequest) -> list[str]:
+    """The texts that say something, without secrets."""
+    _check_count("texts", len(request.texts), MOST_TEXTS)
+    if not 0 <= request.max_words <= MOST_WORDS:
+        raise InvalidArgument(
+            f"a summary has at most {MOST_WORDS} words", fields={"max_words": f"must be 0 to {MOST_WORDS}"}
+        )
+    texts = [text for text in request.texts if text.strip()]
+    if not texts:
+        raise InvalidArgument("there is no text", reason="TEXT_EMPTY", fields={"texts": "are all empty"})
+    for text in texts:
+        if error := unusable(text):
+            raise error
+    return [redact(text) for text in texts]
+
+
 def _time_left_s(context: Context) -> float:
     left: float | None = context.time_remaining()
     return LONGEST_CALL_S if left is None else max(0.0, min(LONGEST_CALL_S, left - ANSWER_MARGIN_S))
-
-
-def _subject(message: pb.Subject) -> Subject:
-    return Subject(
-        context_id=message.context_id,
-        title=message.title,
-        summary=message.summary,
-        happenings=tuple(
-            Happening(happening.event_id, happening.kind, happening.action, happening.actor, happening.text)
-            for happening in message.happenings
-        ),
-        event_count=message.event_count,
-    )
-
-
-def _model(model: EmbeddingModel) -> pb.EmbeddingModel:
-    return pb.EmbeddingModel(provider=model.provider, name=model.name, dimension=model.dimension)
-
-
-def _embed_result(outcome: Outcome) -> pb.EmbedResult:
-    if isinstance(outcome, ServiceError):
-        return pb.EmbedResult(status=_status(outcome))
-    return pb.EmbedResult(vector=outcome.vector.tolist(), truncated=outcome.truncated, status=_status(None))
-
-
-def _analysis(outcome: Analysis | ServiceError) -> pb.Analysis:
-    if isinstance(outcome, ServiceError):
-        return pb.Analysis(status=_status(outcome))
-    return pb.Analysis(
-        vector=outcome.vector.tolist(),
-        summary=outcome.summary.text,
-        summary_model=outcome.summary.model,
-        importance=outcome.importance.value,
-        importance_factors=[
-            pb.ImportanceFactor(name=factor.name, contribution=factor.contribution)
-            for factor in outcome.importance.factors
-        ],
-        entities=[pb.Entity(kind=entity.kind, value=entity.value) for entity in outcome.entities],
-        status=_status(None),
-    )
-
-
-def _status(error: ServiceError | None) -> ItemStatus:
-    return ItemStatus(**item_status(error))

@@ -16,6 +16,9 @@ from webhook_shared.settings import (
     setting,
 )
 
+from webhook_intelligence.budgets import Budget, Budgets
+from webhook_intelligence.prices import Price, Prices
+
 LOCAL_MODEL = "all-MiniLM-L6-v2"
 LOCAL_DIMENSIONS = 384
 EXTRACTIVE = "extractive"
@@ -79,21 +82,82 @@ class SummarizationSection(Section):
     )
 
 
-_PREWARMING = "contexts are not promoted ahead of their use"
-
-
 class PrewarmingSection(Section):
-    """`webhook.ai.prewarming`."""
+    """`webhook.ai.prewarming`: which contexts will be needed next."""
 
+    mode: Literal["off", "shadow", "active"] = setting(
+        "shadow",
+        env="AI_PREWARMING_MODE",
+        description="off: nothing is learned; shadow: predictions are only measured; active: to be acted on.",
+    )
     max_predictions: int = setting(
-        10, ge=0, not_yet=_PREWARMING, description="Most contexts warmed for one event."
+        10, ge=0, le=100, description="Most contexts predicted for one use of a context."
     )
     confidence_threshold: float = setting(
-        0.7, ge=0, le=1, not_yet=_PREWARMING, description="Least confidence of a prediction that is acted on."
+        0.3, ge=0, le=1, description="Least confidence of a prediction; from about 0.7 there are hardly any."
     )
     lookback_window: Duration = setting(
-        timedelta(minutes=15), not_yet=_PREWARMING, description="How far back events belong together."
+        timedelta(minutes=15),
+        description="How far apart uses belong together, and how long a prediction waits for its use.",
     )
+    break_even: float = setting(
+        0.15, ge=0, le=1, description="Share of predictions that must come true; below it a rule goes off."
+    )
+    hot_contexts: int = setting(
+        1024,
+        ge=8,
+        le=65_536,
+        description="Contexts of a tenant in the hot tier on which predictions are tried.",
+    )
+    hot_duration: Duration = setting(
+        timedelta(minutes=30),
+        description="How long a context stays in it after its last use; 0s: while it fits.",
+    )
+
+
+class TenantBudget(Section):
+    """What one tenant may spend at providers; days and months are those of UTC."""
+
+    daily_usd: float = setting(0.0, ge=0, description="US dollars per day; 0: no limit.")
+    monthly_usd: float = setting(0.0, ge=0, description="US dollars per calendar month; 0: no limit.")
+    daily_tokens: int = setting(0, ge=0, description="Tokens per day, local models included; 0: no limit.")
+
+    @property
+    def budget(self) -> Budget:
+        """The same, to reckon with."""
+        return Budget(self.daily_usd, self.monthly_usd, self.daily_tokens)
+
+
+class BudgetSection(Section):
+    """`webhook.ai.budget`: for each tenant, checked before a provider is called."""
+
+    daily_usd: float = setting(
+        0.0, ge=0, env="AI_BUDGET_DAILY_USD", description="US dollars per tenant and day; 0: no limit."
+    )
+    monthly_usd: float = setting(
+        0.0, ge=0, env="AI_BUDGET_MONTHLY_USD", description="US dollars per tenant and month; 0: no limit."
+    )
+    daily_tokens: int = setting(
+        0, ge=0, description="Tokens per tenant and day, local models included; 0: no limit."
+    )
+    tenants: dict[str, TenantBudget] = setting(
+        {}, description="Tenant to a budget of its own, in place of these."
+    )
+
+    @property
+    def budgets(self) -> Budgets:
+        """The same, to reckon with."""
+        return Budgets(
+            Budget(self.daily_usd, self.monthly_usd, self.daily_tokens),
+            {tenant: own.budget for tenant, own in self.tenants.items()},
+        )
+
+
+class ModelPrice(Section):
+    """What a model costs."""
+
+    input_usd: float = setting(0.0, ge=0, description="US dollars per million tokens sent.")
+    output_usd: float = setting(0.0, ge=0, description="US dollars per million tokens made.")
 
 
 class OpenAISection(Section):
@@ -116,6 +180,16 @@ class AISection(Section):
     summarization: SummarizationSection = SummarizationSection()
     prewarming: PrewarmingSection = PrewarmingSection()
     openai: OpenAISection = OpenAISection()
+    budget: BudgetSection = BudgetSection()
+    prices: dict[str, ModelPrice] = setting(
+        {}, description="Model to its price per million tokens, over the list prices that are known."
+    )
+
+    def price_list(self, embedding_model: str) -> Prices:
+        """What models cost, given the one that makes vectors; what runs here costs nothing."""
+        free = {EXTRACTIVE, *([embedding_model] if self.embedding_provider == "local" else [])}
+        own = {model: Price(price.input_usd, price.output_usd) for model, price in self.prices.items()}
+        return Prices(own, free=frozenset(free))
 
     @property
     def has_key(self) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from webhook_intelligence import metrics, sentences
+from webhook_intelligence.ledger import Payer
+from webhook_intelligence.prices import NOTHING, Usage
 from webhook_intelligence.sentences import Sentence
 from webhook_intelligence.settings import EXTRACTIVE
 from webhook_intelligence.subject import Subject
@@ -34,29 +36,54 @@ class Summary:
 class Summarizer(Protocol):
     """Makes summaries."""
 
-    async def summarize(self, texts: Sequence[str], *, max_words: int, deadline: float) -> Summary:
+    @property
+    def model(self) -> str:
+        """What makes them."""
+
+    async def summarize(
+        self, texts: Sequence[str], *, payer: Payer, max_words: int, deadline: float
+    ) -> Summary:
         """One summary of texts that are read as one. None of them is empty or holds a secret.
 
         Raises:
-            ServiceError: UNAVAILABLE/PROVIDER_UNREACHABLE, FAILED_PRECONDITION/PROVIDER_REFUSED.
+            ServiceError: UNAVAILABLE/PROVIDER_UNREACHABLE, FAILED_PRECONDITION/PROVIDER_REFUSED,
+                RESOURCE_EXHAUSTED/BUDGET_SPENT.
         """
 
-    async def roll(self, subject: Subject, *, max_words: int, deadline: float) -> Summary:
+    async def roll(self, subject: Subject, *, payer: Payer, max_words: int, deadline: float) -> Summary:
         """The summary so far, brought up to date with what has happened since; see `summarize`."""
+
+    def expect(self, texts: Sequence[str], *, max_words: int) -> Usage:
+        """What `summarize` would ask of a provider."""
+
+    def expect_roll(self, subject: Subject, *, max_words: int) -> Usage:
+        """What `roll` would ask of a provider."""
 
 
 class ExtractiveSummarizer:
     """The summariser that needs nothing."""
 
-    async def summarize(self, texts: Sequence[str], *, max_words: int, deadline: float) -> Summary:
+    model = EXTRACTIVE
+
+    async def summarize(
+        self, texts: Sequence[str], *, payer: Payer, max_words: int, deadline: float
+    ) -> Summary:
         """The most telling sentences, word for word."""
         with metrics.SUMMARY_S.labels("local").time():
             return Summary(sentences.extract(_ends(texts), max_words), EXTRACTIVE)
 
-    async def roll(self, subject: Subject, *, max_words: int, deadline: float) -> Summary:
+    async def roll(self, subject: Subject, *, payer: Payer, max_words: int, deadline: float) -> Summary:
         """The most telling of the sentences so far and of one per new happening."""
         with metrics.SUMMARY_S.labels("local").time():
             return Summary(roll(subject, max_words), EXTRACTIVE)
+
+    def expect(self, texts: Sequence[str], *, max_words: int) -> Usage:
+        """Nothing."""
+        return NOTHING
+
+    def expect_roll(self, subject: Subject, *, max_words: int) -> Usage:
+        """Nothing."""
+        return NOTHING
 
 
 def roll(subject: Subject, max_words: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from webhook_shared.errors import FailedPrecondition
 
 from webhook_intelligence import metrics, sentences, tokens
+from webhook_intelligence.ledger import Ledger, Payer, Reservation, budget_spent
 from webhook_intelligence.openai_calls import PROVIDER, Malformed, OpenAICalls
+from webhook_intelligence.prices import NOTHING, Usage
 from webhook_intelligence.redaction import redact
 from webhook_intelligence.subject import Happening, Subject
 from webhook_intelligence.summaries import ExtractiveSummarizer, Summary
@@ -38,6 +41,7 @@ Markdown, no links that are not in the document, no advice, no comments about th
 
 Answer with a JSON object with the single key "summary".
 """
+_INSTRUCTION_TOKENS = tokens.estimate(_INSTRUCTIONS) + 10
 _URL = re.compile(r"https?://[^\s<>\"')\]]{1,500}")
 _CODE_FENCE = re.compile(r"^```(?:json)?\s*|\s*```$")
 
@@ -51,63 +55,112 @@ class _Answer(BaseModel):
 class OpenAISummarizer:
     """A chat model, with the extractive summariser to fall back on."""
 
-    def __init__(self, calls: OpenAICalls, model: str, *, chunk_tokens: int, is_openai: bool) -> None:
+    def __init__(
+        self, calls: OpenAICalls, model: str, ledger: Ledger, *, chunk_tokens: int, is_openai: bool
+    ) -> None:
         """Use a model.
 
         Args:
             calls: The server.
             model: "gpt-4-turbo".
+            ledger: Where calls are paid.
             chunk_tokens: Most tokens of webhook text in one call.
             is_openai: Whether the server is OpenAI's own, which bounds answers by another parameter.
         """
         self._calls = calls
-        self._model = model
+        self.model = model
+        self._ledger = ledger
         self._chunk_tokens = chunk_tokens
         self._bound = "max_completion_tokens" if is_openai else "max_tokens"
         self._fallback = ExtractiveSummarizer()
         self._free = asyncio.Semaphore(IN_FLIGHT)
 
-    async def summarize(self, texts: Sequence[str], *, max_words: int, deadline: float) -> Summary:
+    async def summarize(
+        self, texts: Sequence[str], *, payer: Payer, max_words: int, deadline: float
+    ) -> Summary:
         """One summary; text over the chunk size is read in turns, each with the summary of those before."""
         with metrics.SUMMARY_S.labels(PROVIDER).time():
-            return await self._summarize(texts, max_words, deadline)
+            return await self._summarize(texts, payer, max_words, deadline)
 
-    async def _summarize(self, texts: Sequence[str], max_words: int, deadline: float) -> Summary:
+    async def _summarize(
+        self, texts: Sequence[str], payer: Payer, max_words: int, deadline: float
+    ) -> Summary:
         summary = ""
         for chunk in _chunks(list(texts), self._chunk_tokens):
-            found = await self._ask({"texts": chunk}, summary, max_words, deadline)
+            found = await self._ask({"texts": chunk}, summary, payer, max_words, deadline)
             if found is None:
-                return await self._fallback.summarize(texts, max_words=max_words, deadline=deadline)
+                return await self._fallback.summarize(
+                    texts, payer=payer, max_words=max_words, deadline=deadline
+                )
             summary = found
-        return Summary(summary, self._model)
+        return Summary(summary, self.model)
 
-    async def roll(self, subject: Subject, *, max_words: int, deadline: float) -> Summary:
+    async def roll(self, subject: Subject, *, payer: Payer, max_words: int, deadline: float) -> Summary:
         """The summary so far, brought up to date; only what is new is sent."""
         with metrics.SUMMARY_S.labels(PROVIDER).time():
-            return await self._roll(subject, max_words, deadline)
+            return await self._roll(subject, payer, max_words, deadline)
 
-    async def _roll(self, subject: Subject, max_words: int, deadline: float) -> Summary:
+    def expect(self, texts: Sequence[str], *, max_words: int) -> Usage:
+        """What its calls would take, each with the instructions and the summary so far."""
+        return self._expected(_chunks(list(texts), self._chunk_tokens), max_words, has_summary=False)
+
+    def expect_roll(self, subject: Subject, *, max_words: int) -> Usage:
+        """The same for what is new of a subject."""
+        lines = [_line(happening) for happening in subject.happenings]
+        return self._expected(
+            _chunks(lines, self._chunk_tokens), max_words, has_summary=bool(subject.summary)
+        )
+
+    def _expected(self, chunks: list[list[str]], max_words: int, *, has_summary: bool) -> Usage:
+        answer = _answer_tokens(max_words)
+        usage = NOTHING
+        for i, chunk in enumerate(chunks):
+            repeated = answer if i or has_summary else 0
+            text = tokens.estimate(json.dumps({"new": chunk}, ensure_ascii=False))
+            usage += Usage(_INSTRUCTION_TOKENS + text + repeated, answer)
+        return self._ledger.calibration.expected(self.model, usage)
+
+    async def _roll(self, subject: Subject, payer: Payer, max_words: int, deadline: float) -> Summary:
         summary = subject.summary
         for chunk in _chunks([_line(happening) for happening in subject.happenings], self._chunk_tokens):
             document = {"title": subject.title, "id": subject.context_id, "new": chunk}
-            found = await self._ask(document, summary, max_words, deadline)
+            found = await self._ask(document, summary, payer, max_words, deadline)
             if found is None:
-                return await self._fallback.roll(subject, max_words=max_words, deadline=deadline)
+                return await self._fallback.roll(subject, payer=payer, max_words=max_words, deadline=deadline)
             summary = found
-        return Summary(summary, self._model)
+        return Summary(summary, self.model)
 
     async def _ask(
-        self, document: dict[str, Any], summary_so_far: str, max_words: int, deadline: float
+        self, document: dict[str, Any], summary_so_far: str, payer: Payer, max_words: int, deadline: float
     ) -> str | None:
-        """A summary that passes all checks, or None where the model can't give one."""
+        """A summary that passes all checks, or None where the model can't give one.
+
+        Raises:
+            ServiceError: RESOURCE_EXHAUSTED/BUDGET_SPENT, or as `Summarizer.summarize`.
+        """
         if summary_so_far:
             document = {"summary_so_far": summary_so_far, **document}
         data = json.dumps(document, ensure_ascii=False)
+        expected = Usage(_INSTRUCTION_TOKENS + tokens.estimate(data), _answer_tokens(max_words))
+        reservation = await self._ledger.reserve(payer, self.model, [expected])
+        if not reservation.admitted[0]:
+            raise budget_spent()
+        try:
+            content = await self._call(data, reservation, max_words, deadline)
+            found = _Answer.model_validate_json(_CODE_FENCE.sub("", content.strip()))
+        except (FailedPrecondition, ValidationError):
+            metrics.SUMMARY_FALLBACKS.inc()
+            return None
+        return _bounded(found.summary, data, max_words)
+
+    async def _call(self, data: str, reservation: Reservation, max_words: int, deadline: float) -> str:
+        """What the model answers; every attempt that it has answered is paid."""
         bound: dict[str, Any] = {self._bound: min(MOST_ANSWER_TOKENS, 50 + 4 * max_words)}
+        billed: list[Usage] = []
 
         async def attempt(client: openai.AsyncOpenAI) -> str:
             answer = await client.chat.completions.create(
-                model=self._model,
+                model=self.model,
                 messages=[
                     {"role": "system", "content": _INSTRUCTIONS.format(max_words=max_words)},
                     {"role": "user", "content": data},
@@ -115,17 +168,16 @@ class OpenAISummarizer:
                 response_format={"type": "json_object"},
                 **bound,
             )
-            _count(answer, data)
+            billed.append(_usage(answer, reservation.estimated))
             return _content(answer)
 
         try:
             async with self._free:
-                content = await self._calls.call("summarize", attempt, deadline=deadline)
-            found = _Answer.model_validate_json(_CODE_FENCE.sub("", content.strip()))
-        except (FailedPrecondition, ValidationError):
-            metrics.SUMMARY_FALLBACKS.inc()
-            return None
-        return _bounded(found.summary, data, max_words)
+                return await self._calls.call("summarize", attempt, deadline=deadline)
+        finally:
+            used = sum(billed, NOTHING)
+            metrics.TOKENS.labels(PROVIDER, "summarize").inc(used.tokens)
+            self._ledger.settle(reservation, used, answered=len(billed) == 1)
 
 
 def _content(answer: ChatCompletion) -> str:
@@ -135,9 +187,16 @@ def _content(answer: ChatCompletion) -> str:
         raise Malformed("there is no message in it") from None
 
 
-def _count(answer: ChatCompletion, data: str) -> None:
-    billed = getattr(getattr(answer, "usage", None), "total_tokens", 0) or tokens.estimate(data)
-    metrics.TOKENS.labels(PROVIDER, "summarize").inc(billed)
+def _usage(answer: ChatCompletion, estimated: Usage) -> Usage:
+    """As billed; as estimated where the server does not say."""
+    usage = getattr(answer, "usage", None)
+    sent, made = (getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens"))
+    return Usage(int(sent), int(made)) if sent else estimated
+
+
+def _answer_tokens(max_words: int) -> int:
+    """A word is a token and a third; the rest is the JSON around it."""
+    return 10 + math.ceil(max_words * 4 / 3)
 
 
 def _bounded(summary: str, data: str, max_words: int) -> str:

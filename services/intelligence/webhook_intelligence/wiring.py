@@ -10,17 +10,27 @@ from functools import partial
 
 import structlog
 from webhook.intelligence.v1 import intelligence_service_pb2_grpc as rpc
-from webhook_shared.identity import Authenticator, Role
-from webhook_shared.redis import connect
+from webhook_shared.identity import Authenticator, Certificates, Role
+from webhook_shared.redis import Client, connect
 from webhook_shared.server import Service, serving
 
 from webhook_intelligence.analysis import Analyst
 from webhook_intelligence.cache import EmbeddingCache
 from webhook_intelligence.embeddings import Embeddings
+from webhook_intelligence.ledger import Ledger
+from webhook_intelligence.prediction import Policy
+from webhook_intelligence.prewarming import READ_BLOCK_S, Prewarming
 from webhook_intelligence.provider import EmbeddingModel, EmbeddingProvider
 from webhook_intelligence.servicer import IntelligenceServicer
-from webhook_intelligence.settings import EXTRACTIVE, AISection, IntelligenceSettings
+from webhook_intelligence.settings import (
+    EXTRACTIVE,
+    AISection,
+    IntelligenceSettings,
+    IntelligenceWebhook,
+    PrewarmingSection,
+)
 from webhook_intelligence.summaries import ExtractiveSummarizer, Summarizer
+from webhook_intelligence.trial import Size
 
 log = structlog.get_logger()
 
@@ -52,17 +62,28 @@ async def running(settings: IntelligenceSettings) -> AsyncIterator[Running]:
         redis = connect(webhook.redis)
         stack.push_async_callback(redis.aclose)
         provider = await _embedding_provider(webhook.ai, stack)
-        summarizer = await _summarizer(webhook.ai, stack)
+        ledger = await stack.enter_async_context(
+            Ledger(redis, webhook.ai.price_list(provider.model.name), webhook.ai.budget.budgets)
+        )
+        summarizer = await _summarizer(webhook.ai, ledger, stack)
         cache = EmbeddingCache(redis, provider.model, webhook.ai.embedding.cache_duration)
         embeddings = await stack.enter_async_context(
-            Embeddings(provider, cache, batch_texts=webhook.ai.embedding.batch_size)
+            Embeddings(provider, cache, ledger, batch_texts=webhook.ai.embedding.batch_size)
         )
-        servicer = IntelligenceServicer(embeddings, summarizer, Analyst(embeddings, summarizer))
+        prewarming = await _prewarming(webhook, redis, stack)
+        servicer = IntelligenceServicer(
+            embeddings,
+            summarizer,
+            Analyst(embeddings, summarizer),
+            ledger,
+            prewarming,
+            acts=webhook.ai.prewarming.mode == "active",
+        )
         service = Service(
             name="webhook.intelligence.v1.IntelligenceService",
             add=partial(rpc.add_IntelligenceServiceServicer_to_server, servicer),
             role=Role.READER,
-            roles={"Analyze": Role.WRITER},
+            roles={"Analyze": Role.WRITER, "Observe": Role.WRITER},
         )
         log.info(
             "models.ready",
@@ -75,11 +96,14 @@ async def running(settings: IntelligenceSettings) -> AsyncIterator[Running]:
             serving(
                 settings.process.listen_address or webhook.services.intelligence,
                 [service],
-                authenticator=Authenticator(redis, webhook.identity.internal_key),
+                authenticator=Authenticator(
+                    redis, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
+                ),
                 # The model is loaded before anybody is listened to. Redis is but a cache here, and a
                 # provider that is away fails item by item: neither makes this service useless.
                 ready={},
                 drain_s=settings.process.drain_timeout.total_seconds(),
+                tls=webhook.tls,
             )
         )
         yield Running(port, provider.model)
@@ -107,7 +131,28 @@ async def _embedding_provider(ai: AISection, stack: AsyncExitStack) -> Embedding
     return local
 
 
-async def _summarizer(ai: AISection, stack: AsyncExitStack) -> Summarizer:
+async def _prewarming(
+    webhook: IntelligenceWebhook, redis: Client, stack: AsyncExitStack
+) -> Prewarming | None:
+    section = webhook.ai.prewarming
+    if section.mode == "off":
+        return None
+    reader = connect(webhook.redis, block_s=READ_BLOCK_S)
+    stack.push_async_callback(reader.aclose)
+    return await stack.enter_async_context(Prewarming(redis, reader, _policy(section)))
+
+
+def _policy(section: PrewarmingSection) -> Policy:
+    return Policy(
+        max_predictions=section.max_predictions,
+        confidence_threshold=section.confidence_threshold,
+        lookback_s=section.lookback_window.total_seconds(),
+        break_even=section.break_even,
+        tier=Size(section.hot_contexts, section.hot_duration.total_seconds()),
+    )
+
+
+async def _summarizer(ai: AISection, ledger: Ledger, stack: AsyncExitStack) -> Summarizer:
     if ai.summarization_model == EXTRACTIVE:
         return ExtractiveSummarizer()
     from webhook_intelligence.openai_calls import OpenAICalls  # noqa: PLC0415  # as above
@@ -117,6 +162,7 @@ async def _summarizer(ai: AISection, stack: AsyncExitStack) -> Summarizer:
     return OpenAISummarizer(
         calls,
         ai.summarization_model,
+        ledger,
         chunk_tokens=ai.summarization.max_chunk_size,
         is_openai=not ai.openai.base_url,
     )
