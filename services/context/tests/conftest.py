@@ -8,15 +8,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from pydantic import SecretStr
-from webhook.context.v1 import context_pb2, context_service_pb2
+from webhook.context.v1 import context_admin_service_pb2, context_pb2, context_service_pb2
 from webhook.context.v1.context_admin_service_pb2_grpc import ContextAdminServiceStub
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
-from webhook_context.settings import ContextSettings, ContextWebhook
+from webhook_context.settings import ColdStorageSection, ContextSettings, ContextWebhook
 from webhook_context.wiring import running
 from webhook_shared.channel import connected
 from webhook_shared.errors import ServiceError, from_rpc_error
@@ -56,6 +57,16 @@ class House:
         request = context_service_pb2.DeleteContextRequest(context_id=context_id, tenant=tenant, etag=etag)
         await self.contexts.DeleteContext(request)
 
+    async def move(self, tier: str, context_id: str = "", **asked: Any) -> list[Any]:
+        """All messages, the last one with the totals."""
+        request = context_admin_service_pb2.ForceTransitionRequest(
+            tenant=asked.pop("tenant", "acme"),
+            tier=context_pb2.Tier.Value(f"TIER_{tier}"),
+            context_id=context_id,
+            **asked,
+        )
+        return [told async for told in self.admin.ForceTransition(request)]
+
     async def list(self, tenant: str = "acme", **asked: Any) -> Any:
         return await self.contexts.ListContexts(
             context_service_pb2.ListContextsRequest(tenant=tenant, **asked)
@@ -78,14 +89,20 @@ OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
 Refused = Callable[[Awaitable[Any], str, str], Awaitable[ServiceError]]
 
 
+def webhook_of(redis: RedisSection, **sections: Any) -> ContextWebhook:
+    """Settings over a server; cold contexts lie in a directory that is not there before."""
+    return ContextWebhook(
+        redis=redis,
+        encryption=EncryptionSection(master_key=MASTER_KEY),
+        identity=IdentitySection(internal_key=INTERNAL_KEY),
+        **{"cold_storage": ColdStorageSection(directory=Path("/nonexistent/cold")), **sections},
+    )
+
+
 @asynccontextmanager
-async def _house(redis: RedisSection, key: SecretStr = INTERNAL_KEY) -> AsyncIterator[House]:
+async def _house(redis: RedisSection, key: SecretStr = INTERNAL_KEY, **sections: Any) -> AsyncIterator[House]:
     settings = ContextSettings(
-        webhook=ContextWebhook(
-            redis=redis,
-            encryption=EncryptionSection(master_key=MASTER_KEY),
-            identity=IdentitySection(internal_key=INTERNAL_KEY),
-        ),
+        webhook=webhook_of(redis, **sections),
         process=ProcessSection(listen_address="127.0.0.1:0", drain_timeout=timedelta(seconds=1)),
     )
     async with AsyncExitStack() as stack:

@@ -2,28 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 from webhook.context.v1 import context_admin_service_pb2 as pb
 from webhook.context.v1.context_admin_service_pb2_grpc import ContextAdminServiceServicer
+from webhook.context.v1.context_pb2 import Tier
+from webhook.status.v1.status_pb2 import ItemStatus
+from webhook_shared.errors import InvalidArgument, ServiceError, item_status
 from webhook_shared.identity import Caller, caller
 
+from webhook_context import messages
+from webhook_context.forcing import Forcing, Order, Progress, Result
+from webhook_context.memory import Memory
+from webhook_context.stats import Stats
 from webhook_context.store_redis import RedisContexts
 
 _Call = grpc.aio.ServicerContext[Any, Any]
+_TARGETS = (Tier.TIER_HOT, Tier.TIER_WARM, Tier.TIER_COLD)
 
 
 class ContextAdminServicer(ContextAdminServiceServicer):
     """Serves operators."""
 
-    def __init__(self, store: RedisContexts) -> None:
+    def __init__(self, store: RedisContexts, stats: Stats, memory: Memory, forcing: Forcing) -> None:
         self._store = store
+        self._stats = stats
+        self._memory = memory
+        self._forcing = forcing
 
     async def GetStats(self, request: pb.GetStatsRequest, context: _Call) -> pb.GetStatsResponse:
-        """Counted at this moment, context by context: about a second per 100,000."""
+        """Counted at this moment."""
+        fill = await self._memory.fill()
         return pb.GetStatsResponse(
-            tenants=[await self._stats(tenant) for tenant in await self._asked(caller(), request.tenant)]
+            tenants=[await self._stats.of(tenant) for tenant in await self._asked(caller(), request.tenant)],
+            redis_used_bytes=fill.used,
+            redis_max_bytes=fill.limit,
+        )
+
+    async def ForceTransition(
+        self, request: pb.ForceTransitionRequest, context: _Call
+    ) -> AsyncIterator[pb.ForceTransitionResponse]:
+        """Told as it goes; whoever hangs up ends it."""
+        order = await self._order(request)
+        progress = Progress()
+        async for progress in self._forcing.carry_out(order):
+            yield _told(progress, progress.results)
+        yield _told(progress, [], done=True)
+
+    async def _order(self, request: pb.ForceTransitionRequest) -> Order:
+        if request.tier not in _TARGETS:
+            raise InvalidArgument("tier is needed", fields={"tier": "must be hot, warm or cold"})
+        if request.max_contexts < 0:
+            raise InvalidArgument("max_contexts is negative", fields={"max_contexts": "must not be negative"})
+        if request.until_pressure_ends and request.tier == Tier.TIER_HOT:
+            raise InvalidArgument("that makes no room", fields={"tier": "must be warm or cold"})
+        who = caller()
+        if request.context_id:
+            messages.context_id_faults(request.context_id)
+            tenants = [who.tenant(request.tenant)]
+        else:
+            tenants = await self._asked(who, request.tenant)
+        return Order(
+            tenants=tenants,
+            target=request.tier,
+            context_id=request.context_id,
+            wanted=messages.wanted(request.filter),
+            most=request.max_contexts,
+            until_low=request.until_pressure_ends,
+            at_once=request.until_pressure_ends,
+            dry_run=request.dry_run,
         )
 
     async def _asked(self, who: Caller, requested: str) -> list[str]:
@@ -31,11 +80,22 @@ class ContextAdminServicer(ContextAdminServiceServicer):
             return [who.tenant(requested)]
         return [tenant for tenant in await self._store.tenants() if who.may(tenant)]
 
-    async def _stats(self, tenant: str) -> pb.TenantStats:
-        stats = pb.TenantStats(tenant=tenant)
-        async for versions in self._store.versions(tenant):
-            for outside in await self._store.outsides(tenant, list(versions)):
-                stats.context_count += not outside.deleted
-                stats.indexed_count += outside.has_vector
-                stats.dirty_count += outside.dirty
-        return stats
+
+def _told(progress: Progress, results: list[Result], *, done: bool = False) -> pb.ForceTransitionResponse:
+    return pb.ForceTransitionResponse(
+        transitions=[_transition(result) for result in results],
+        moved_count=progress.moved,
+        skipped_count=progress.skipped,
+        failed_count=progress.failed,
+        done=done,
+    )
+
+
+def _transition(result: Result) -> pb.Transition:
+    told = pb.Transition(tenant=result.tenant, context_id=result.context_id, status=ItemStatus())
+    if isinstance(result.done, ServiceError):
+        told.status.CopyFrom(ItemStatus(**item_status(result.done)))
+        return told
+    told.from_tier, told.to_tier = result.done.source, result.done.target
+    told.bytes_before, told.bytes_after = result.done.bytes_before, result.done.bytes_after
+    return told

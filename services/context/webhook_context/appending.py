@@ -21,6 +21,7 @@ from webhook_context.contexts import Appended, Entry
 from webhook_context.feeds import Asked, Feeds, Touched
 from webhook_context.search import Search
 from webhook_context.store_redis import RedisContexts
+from webhook_context.tiers_redis import RedisTiers
 
 log = structlog.get_logger()
 
@@ -32,10 +33,30 @@ _Newest = dict[_Where, Appended]
 
 
 class Appending:
-    """Appends batches of events."""
+    """Appends batches of events.
 
-    def __init__(self, client: Client, store: RedisContexts, feeds: Feeds, search: Search) -> None:
+    Args:
+        client: Of the Redis that has everything.
+        store: Has the contexts.
+        tiers: Moves them.
+        feeds: Tells others.
+        search: Finds them.
+        hot_ms: How long an untouched context stays hot.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        store: RedisContexts,
+        tiers: RedisTiers,
+        feeds: Feeds,
+        search: Search,
+        *,
+        hot_ms: int,
+    ) -> None:
         self._client = client
+        self._tiers = tiers
+        self._hot_ms = hot_ms
         self._store = store
         self._feeds = feeds
         self._search = search
@@ -67,6 +88,9 @@ class Appending:
             metrics.ENRICHMENTS_ASKED.inc(len(epochs))
         for change in touched:
             self._search.touch(change)
+        for tenant, context_id in (where for where, result in newest.items() if result.packed):
+            # It lies where it lay, the event beside its pack; now it may rise.
+            await self._tiers.schedule(tenant, context_id)
         await self._fold(where for where, result in newest.items() if result.unfolded >= FOLD_FROM_EVENTS)
 
     async def _list(self, newest: _Newest) -> None:
@@ -75,6 +99,9 @@ class Appending:
             for tenant, scores in _by_tenant(newest).items():
                 # GT: an older batch that is late must not put a context back in time.
                 pipeline.zadd(keys.index(tenant), scores, gt=True)
+                # NX: the time to look is far enough; what holds then is seen then.
+                due = {one: update_ms + self._hot_ms for one, update_ms in scores.items()}
+                pipeline.zadd(keys.due(tenant), due, nx=True)
             await pipeline.execute()
 
     async def _fold(self, grown: Iterable[_Where]) -> None:

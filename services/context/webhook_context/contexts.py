@@ -10,20 +10,25 @@ their domain form.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from webhook.context.v1.context_pb2 import ContextEvent, Enrichment, Tier
 from webhook.context.v1.context_service_pb2 import Append
+from webhook_shared.errors import InvalidArgument
+
+from webhook_context.merge_patch import merged
 
 T = TypeVar("T")
 
 MOST_ACTORS = 50
 MOST_LINKS = 200
 MOST_LABELS = 100
+LARGEST_ATTRIBUTES_BYTES = 64 * 1024
 LONGEST_WORDS_CHARS = 4096
 """Of a title, URL, state, actor, label or link; what is longer is cut, as are links and labels beyond the
 most."""
@@ -75,12 +80,17 @@ def edit_as_of(request_id: str) -> AsOf:
 
 @dataclass(slots=True)
 class Facts:
-    """What the events (and edits) of a context say together."""
+    """What the events (and edits) of a context say together.
+
+    Attributes:
+        attributes: JSON that no event says anything of; only edits do.
+    """
 
     words: dict[str, Stated[str]] = field(default_factory=dict)
     labels: Stated[tuple[str, ...]] = Stated((), AsOf(0, ""))
     actors: dict[str, AsOf] = field(default_factory=dict)
     links: dict[Link, AsOf] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     def learn(self, said: Append) -> None:
         """Take in one event, in any order."""
@@ -168,6 +178,7 @@ class Appended:
     Attributes:
         unfolded: Events that the context's snapshot does not cover.
         epoch: Of the bout of dirtiness whose enrichment must be asked for; 0 where none must.
+        packed: Whether the context is warm or cold; it wants to rise.
     """
 
     duplicate: bool
@@ -176,6 +187,7 @@ class Appended:
     update_ms: int
     unfolded: int
     epoch: int
+    packed: bool
 
 
 @dataclass(slots=True)
@@ -190,7 +202,11 @@ class Context:
         folded: How many events the stored snapshot covers.
         requests: The ids of the latest mutations, for repeated calls.
         events: The newest, in the order of arrival; as many as were asked for.
+        excerpt: Of a packed context read without its pack: the newest texts in it, oldest first.
         enrichment: With its vector only where that was asked for.
+        tier: Where it lies.
+        served: Where what is here was read.
+        reads: Since it came to its tier; 0 for a hot one.
     """
 
     tenant: str
@@ -207,6 +223,10 @@ class Context:
     events: list[ContextEvent]
     enrichment: Enrichment | None
     tier: Tier.ValueType
+    served: Tier.ValueType
+    pinned: bool
+    reads: int
+    excerpt: list[str]
 
     @property
     def etag(self) -> str:
@@ -236,6 +256,7 @@ class Change:
         etag: What the caller read; empty means whatever is there.
         request_id: A UUID, or empty.
         enrichment: Replaces the former one as a whole.
+        patch: A JSON merge patch of title, labels, pinned and attributes.
     """
 
     tenant: str
@@ -244,15 +265,47 @@ class Change:
     request_id: str = ""
     title: str | None = None
     labels: tuple[str, ...] | None = None
+    pinned: bool | None = None
     enrichment: Enrichment | None = None
+    patch: dict[str, Any] | None = None
 
-    def edit(self, facts: Facts) -> None:
-        """Let a person's words stand."""
-        as_of = edit_as_of(self.request_id)
-        if self.title is not None:
-            facts.state("title", self.title, as_of)
-        if self.labels is not None:
-            facts.label(self.labels[:MOST_LABELS], as_of)
+    def names(self) -> list[str]:
+        """What it changes, in the contract's words."""
+        named = [
+            name for name in ("title", "labels", "pinned", "enrichment") if getattr(self, name) is not None
+        ]
+        return named + list(self.patch or ())
+
+    def revise(self, held: Context) -> Context:
+        """Let a person's words stand in a context that was read for this.
+
+        Raises:
+            InvalidArgument: The attributes would get too large.
+        """
+        as_of, facts = edit_as_of(self.request_id), held.facts
+        title, labels, pinned = self.title, self.labels, self.pinned
+        if self.patch is not None:
+            given = merged({"attributes": facts.attributes}, self.patch)
+            title = given.get("title", "") if "title" in self.patch else title
+            labels = tuple(given.get("labels", ())) if "labels" in self.patch else labels
+            pinned = given.get("pinned", False) if "pinned" in self.patch else pinned
+            facts.attributes = _bounded(given.get("attributes", {}))
+        if title is not None:
+            facts.state("title", title, as_of)
+        if labels is not None:
+            facts.label(labels[:MOST_LABELS], as_of)
+        if pinned is not None:
+            held.pinned = pinned
+        return held
+
+
+def _bounded(attributes: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(attributes, ensure_ascii=False).encode()) > LARGEST_ATTRIBUTES_BYTES:
+        raise InvalidArgument(
+            "attributes would be larger than 64 KiB",
+            fields={"merge_patch_json": "makes attributes larger than 64 KiB"},
+        )
+    return attributes
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,3 +51,27 @@ def of_item(error: BaseException) -> ServiceError:
     if isinstance(error, REDIS_TROUBLE):
         return Unavailable("STORE_UNREACHABLE", "the store can't take this now; try again")
     return Internal()
+
+
+class TooLarge(FailedPrecondition):
+    """The context is too large to be packed; it stays hot."""
+
+    def __init__(self, context_id: str) -> None:
+        super().__init__("CONTEXT_TOO_LARGE", "the context is too large to be packed", context_id=context_id)
+
+
+def pinned(context_id: str) -> FailedPrecondition:
+    """A person wants the context to stay hot."""
+    return FailedPrecondition("CONTEXT_PINNED", "the context is pinned", context_id=context_id)
+
+
+def under_way(context_id: str) -> Aborted:
+    """The context is being moved, or changed while it was being moved."""
+    return Aborted(
+        "TRANSITION_UNDER_WAY", "the context is being moved or changed; try again", context_id=context_id
+    )
+
+
+def cold_store_unreachable() -> Unavailable:
+    """What the cold store has of the context can't be had now; all else of it can."""
+    return Unavailable("COLD_STORE_UNREACHABLE", "the cold store can't be reached; try again")

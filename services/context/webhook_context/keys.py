@@ -15,6 +15,12 @@ CHANGES = "context-changes"
 ENRICHMENT = "webhook-enrichment"
 """STREAM of contexts that wait for enrichment; the consumer reads it."""
 
+SWEEP = "ctxsweep"
+"""STRING: is there until the next sweep for unscheduled contexts."""
+
+PRESSURE = "ctxpressure"
+"""STRING: is there while some replica makes room."""
+
 _IN_TENANT = str.maketrans({"%": "%25", ":": "%3A", "{": "%7B", "}": "%7D"})
 _IN_ID = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
@@ -27,6 +33,21 @@ def context(tenant: str, context_id: str) -> str:
 def order(tenant: str, context_id: str) -> str:
     """LIST: the ids of its events in the order of arrival."""
     return f"{context(tenant, context_id)}:order"
+
+
+def packs(tenant: str, context_id: str) -> str:
+    """HASH: its packs in the warm tier, by name."""
+    return f"{context(tenant, context_id)}:packs"
+
+
+def revisions(tenant: str, context_id: str) -> str:
+    """LIST: what was changed by hand, sealed, the newest first."""
+    return f"{context(tenant, context_id)}:revisions"
+
+
+def due(tenant: str) -> str:
+    """ZSET: context ids by when their next transition is due, Unix milliseconds."""
+    return f"ctxdue:{{{tenant.translate(_IN_TENANT)}}}"
 
 
 def index(tenant: str) -> str:

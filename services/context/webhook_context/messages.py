@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 import uuid
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from webhook.context.v1 import context_pb2 as pb
 from webhook.context.v1.context_service_pb2 import (
     Append,
     ContextFilter,
+    PatchContextRequest,
     SearchContextsRequest,
     UpdateContextRequest,
 )
@@ -18,6 +20,8 @@ from webhook_shared.errors import InvalidArgument
 
 from webhook_context.contexts import Change, Context, Entry, Filter, event_as_of
 from webhook_context.index import Model, Query
+from webhook_context.merge_patch import PatchError, parsed
+from webhook_context.revisions import attributes_json
 
 LONGEST_CONTEXT_ID = 1024
 LONGEST_EVENT_ID = 256
@@ -27,7 +31,14 @@ LONGEST_SUMMARY_BYTES = 64 * 1024
 LONGEST_QUERY_BYTES = 4 * 1024
 LARGEST_DIMENSION = 8192
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-UPDATABLE = frozenset({"title", "labels", "enrichment"})
+UPDATABLE = frozenset({"title", "labels", "pinned", "enrichment"})
+PATCHABLE: dict[str, tuple[type, str]] = {
+    "title": (str, "must be text"),
+    "labels": (list, "must be a list of texts"),
+    "pinned": (bool, "must be true or false"),
+    "attributes": (dict, "must be an object"),
+}
+LARGEST_PATCH_BYTES = 64 * 1024
 
 
 def entry(tenant: str, append: Append) -> Entry:
@@ -85,6 +96,8 @@ def context(found: Context) -> pb.Context:
         etag=found.etag,
         create_time=_timestamp(found.create_ms),
         update_time=_timestamp(found.update_ms),
+        pinned=found.pinned,
+        attributes_json=attributes_json(found),
     )
 
 
@@ -97,7 +110,7 @@ def change(tenant: str, request: UpdateContextRequest) -> Change:
     given, paths = request.context, frozenset(request.update_mask.paths)
     wrong = _names(context_id=given.context_id)
     if not paths or paths - UPDATABLE:
-        wrong["update_mask"] = "must name one or more of title, labels, enrichment"
+        wrong["update_mask"] = "must name one or more of title, labels, pinned, enrichment"
     if request.request_id and not _is_uuid(request.request_id):
         wrong["request_id"] = "must be a UUID"
     if "enrichment" in paths:
@@ -115,8 +128,49 @@ def change(tenant: str, request: UpdateContextRequest) -> Change:
         request_id=request.request_id.lower(),
         title=given.title if "title" in paths else None,
         labels=tuple(given.labels) if "labels" in paths else None,
+        pinned=given.pinned if "pinned" in paths else None,
         enrichment=enrichment,
     )
+
+
+def patch(tenant: str, request: PatchContextRequest) -> Change:
+    """What a merge patch asks for.
+
+    Raises:
+        InvalidArgument: With the fields that are wrong.
+    """
+    wrong = _names(context_id=request.context_id)
+    if request.request_id and not _is_uuid(request.request_id):
+        wrong["request_id"] = "must be a UUID"
+    asked: dict[str, Any] = {}
+    try:
+        if len(request.merge_patch_json.encode()) > LARGEST_PATCH_BYTES:
+            raise PatchError("is longer than 64 KiB")
+        asked = parsed(request.merge_patch_json)
+    except PatchError as error:
+        wrong["merge_patch_json"] = str(error)
+    for name, value in asked.items():
+        wrong |= _member_faults(name, value)
+    _refuse(wrong)
+    return Change(
+        tenant=tenant,
+        context_id=request.context_id,
+        etag=request.etag,
+        request_id=request.request_id.lower(),
+        patch=asked,
+    )
+
+
+def _member_faults(name: str, value: Any) -> dict[str, str]:
+    field = f"merge_patch_json.{name}"
+    if name not in PATCHABLE:
+        return {"merge_patch_json": f"may have {', '.join(PATCHABLE)} only"}
+    kind, fault = PATCHABLE[name]
+    if value is None or (isinstance(value, kind) and name != "labels"):
+        return {}
+    if name == "labels" and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return {}
+    return {field: fault}
 
 
 def _enrichment_faults(enrichment: pb.Enrichment) -> dict[str, str]:

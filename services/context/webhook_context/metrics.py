@@ -28,3 +28,28 @@ SEARCH_SECONDS = Histogram(
     "Time to rank one search, without reading its page.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
+TRANSITIONS = Counter(
+    "webhook_context_transitions_total",
+    "Contexts moved to another tier, or not.",
+    ["source", "target", "outcome"],
+)
+TRANSITION_SECONDS = Histogram(
+    "webhook_context_transition_duration_seconds",
+    "Time to move one context.",
+    ["target"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60),
+)
+SERVED = Counter(
+    "webhook_context_served_total", "Contexts given to callers, by where they were read.", ["tier"]
+)
+COLD_GET_SECONDS = Histogram(
+    "webhook_context_cold_get_duration_seconds",
+    "Time of the cold store to give one pack.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60),
+)
+COLD_DELETES = Counter("webhook_context_cold_deletes_total", "Objects dropped from the cold store.")
+DUE = Gauge("webhook_context_due", "Contexts whose time to move has come, as last looked at.")
+DUE_AGE = Gauge("webhook_context_due_age_seconds", "How long the oldest of them has waited.")
+MEMORY_RATIO = Gauge(
+    "webhook_context_redis_memory_ratio", "Share of its memory that Redis uses; 0 where it has no limit."
+)

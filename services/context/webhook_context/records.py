@@ -8,11 +8,12 @@ snapshots, enrichments and vectors, of which a context has one each, have a data
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from webhook.context.v1.context_pb2 import Enrichment
-from webhook.context.v1.context_service_pb2 import Append
+from webhook.context.v1.context_service_pb2 import Append, Revision
 from webhook_shared.envelope import Keyring, UnknownFormat
 
 from webhook_context.contexts import AsOf, Entry, Facts, Link, Stated
@@ -37,9 +38,21 @@ class Records:
         binding = ("payload", entry.context_id, entry.event_id)
         return sealed, self._keyring.seal(entry.tenant, entry.payload, *binding, dictionary=entry.tool)
 
+    def seal_record(self, tenant: str, context_id: str, event_id: str, record: bytes) -> bytes:
+        """What was said, as `open_record` gave it."""
+        return self._keyring.seal(tenant, record, "event", context_id, event_id)
+
+    def seal_payload(self, tenant: str, context_id: str, event_id: str, payload: bytes, tool: str) -> bytes:
+        """A payload, as `open_payload` gave it."""
+        return self._keyring.seal(tenant, payload, "payload", context_id, event_id, dictionary=tool)
+
+    def open_record(self, tenant: str, context_id: str, event_id: str, sealed: bytes) -> bytes:
+        """What was said, serialised."""
+        return self._keyring.open(tenant, sealed, "event", context_id, event_id)
+
     def open_event(self, tenant: str, context_id: str, event_id: str, sealed: bytes) -> Append:
         """What was said, without the payload."""
-        return Append.FromString(self._keyring.open(tenant, sealed, "event", context_id, event_id))
+        return Append.FromString(self.open_record(tenant, context_id, event_id, sealed))
 
     def open_payload(self, tenant: str, context_id: str, event_id: str, sealed: bytes) -> bytes:
         """The body as received."""
@@ -47,8 +60,7 @@ class Records:
 
     def seal_snapshot(self, tenant: str, context_id: str, facts: Facts) -> bytes:
         """What the folded events say together."""
-        text = json.dumps(_to_plain(facts), ensure_ascii=False, separators=(",", ":"))
-        return self._keyring.seal(tenant, text.encode(), "snapshot", context_id, fresh=True)
+        return self._keyring.seal(tenant, facts_json(facts), "snapshot", context_id, fresh=True)
 
     def open_snapshot(self, tenant: str, context_id: str, sealed: bytes) -> Facts:
         """What the folded events say together."""
@@ -78,6 +90,30 @@ class Records:
         vector: list[float] = np.frombuffer(content, dtype="<f4").tolist()
         return vector
 
+    def seal_excerpt(self, tenant: str, context_id: str, texts: Sequence[str]) -> bytes:
+        """The newest texts of a packed context, oldest first: what the search index reads of them."""
+        content = json.dumps(texts, ensure_ascii=False).encode()
+        return self._keyring.seal(tenant, content, "excerpt", context_id, fresh=True)
+
+    def open_excerpt(self, tenant: str, context_id: str, sealed: bytes) -> list[str]:
+        """The newest texts of a packed context, oldest first."""
+        texts: list[str] = json.loads(self._keyring.open(tenant, sealed, "excerpt", context_id))
+        return texts
+
+    def seal_revision(self, tenant: str, context_id: str, revision: Revision) -> bytes:
+        """A change by hand."""
+        content = revision.SerializeToString()
+        return self._keyring.seal(tenant, content, "revision", context_id, fresh=True)
+
+    def open_revision(self, tenant: str, context_id: str, sealed: bytes) -> Revision:
+        """A change by hand."""
+        return Revision.FromString(self._keyring.open(tenant, sealed, "revision", context_id))
+
+
+def facts_json(facts: Facts) -> bytes:
+    """What events and edits say together, as a snapshot and a pack have it."""
+    return json.dumps(_to_plain(facts), ensure_ascii=False, separators=(",", ":")).encode()
+
 
 def _to_plain(facts: Facts) -> dict[str, Any]:
     return {
@@ -86,6 +122,7 @@ def _to_plain(facts: Facts) -> dict[str, Any]:
         "labels": [list(facts.labels.value), *facts.labels.as_of],
         "actors": [[actor, *as_of] for actor, as_of in facts.actors.items()],
         "links": [[*link, *as_of] for link, as_of in facts.links.items()],
+        "attributes": facts.attributes,
     }
 
 
@@ -103,5 +140,6 @@ def _from_plain(plain: dict[str, Any]) -> Facts:
                 labels=Stated(tuple(labels), AsOf(labels_us, labels_id)),
                 actors={actor: AsOf(us, by) for actor, us, by in actors},
                 links={Link(relation, to): AsOf(us, by) for relation, to, us, by in links},
+                attributes=plain.get("attributes", {}),
             )
     raise UnknownFormat(f"snapshot format {plain.get('format')}")

@@ -17,6 +17,7 @@ from webhook_shared.tasks import ended
 from webhook_context import metrics
 from webhook_context.assembly import View
 from webhook_context.contexts import Context, Filter
+from webhook_context.excerpts import RECENT_EVENTS, excerpt
 from webhook_context.feeds import Touched
 from webhook_context.index import Document, Hit, Model, Query, TenantIndex
 from webhook_context.store_redis import RedisContexts
@@ -27,8 +28,6 @@ BUILD_WAIT_S = 8.0
 FRESH_WAIT_S = 1.0
 REST_S = 0.1
 READ_AT_ONCE = 128
-RECENT_EVENTS = 8
-LONGEST_EVENT_CHARS = 2000
 LONGEST_BODY_CHARS = 12_000
 
 
@@ -162,7 +161,9 @@ class Search:
         while kept.waiting:
             ids = [kept.waiting.pop() for _ in range(min(READ_AT_ONCE, len(kept.waiting)))]
             try:
-                found = await self._store.read(tenant, ids, View(events=RECENT_EVENTS, vector=True))
+                found = await self._store.read(
+                    tenant, ids, View(events=RECENT_EVENTS, vector=True, unpacked=True)
+                )
             except BaseException:
                 kept.waiting.update(ids)
                 raise
@@ -180,7 +181,8 @@ def _document(context: Context) -> Document:
     title = facts.word("title")
     body = [enrichment.summary] if enrichment else []
     body += [facts.word("state"), " ".join(facts.labels.value), " ".join(facts.recent_actors())]
-    body += [event.text[:LONGEST_EVENT_CHARS] for event in reversed(context.events)]
+    texts = context.excerpt + excerpt(context.events)
+    body += reversed(texts[-RECENT_EVENTS:])
     # Last, so that an id is rarely what a highlight shows.
     body = [*body, context.context_id]
     model, vector = None, []

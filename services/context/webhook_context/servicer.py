@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 from webhook.context.v1 import context_service_pb2 as pb
+from webhook.context.v1.context_pb2 import Tier
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceServicer
 from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_shared.errors import InvalidArgument, ResourceExhausted, ServiceError, item_status
 from webhook_shared.identity import Caller, caller
 
-from webhook_context import errors, messages
+from webhook_context import errors, messages, metrics
 from webhook_context.appending import Appending
 from webhook_context.assembly import View
 from webhook_context.contexts import Appended, Context, Entry
 from webhook_context.index import Hit
 from webhook_context.listing import Listing
 from webhook_context.search import Search
-from webhook_context.store_redis import RedisContexts
+from webhook_context.store_redis import KEPT_REVISIONS, RedisContexts
+from webhook_context.tiers_redis import RedisTiers
 from webhook_context.updating import Updating
 
 MOST_APPENDS = 1000
@@ -29,6 +32,7 @@ USUAL_EVENTS, MOST_EVENTS = 20, 1000
 USUAL_PAGE, MOST_PAGE = 50, 500
 USUAL_MATCHES, MOST_MATCHES = 10, 100
 FARTHEST_MATCH = 1000
+MOST_REVISIONS = KEPT_REVISIONS
 LARGEST_PAYLOADS_BYTES = 48 * 2**20
 """Of one response; a message of 64 MiB is the most that a channel carries."""
 
@@ -46,8 +50,12 @@ class ContextServicer(ContextServiceServicer):
         updating: Updating,
         listing: Listing,
         search: Search,
+        tiers: RedisTiers,
+        rise_reads: int,
     ) -> None:
         self._store = store
+        self._tiers = tiers
+        self._rise_reads = rise_reads
         self._appending = appending
         self._updating = updating
         self._listing = listing
@@ -70,7 +78,8 @@ class ContextServicer(ContextServiceServicer):
         messages.context_id_faults(request.context_id)
         found = await self._store.read_one(tenant, request.context_id, _view(request))
         _check_size([found])
-        return pb.GetContextResponse(context=messages.context(found))
+        await self._used(tenant, [found])
+        return pb.GetContextResponse(context=messages.context(found), served_tier=found.served)
 
     async def BatchGetContexts(
         self, request: pb.BatchGetContextsRequest, context: _Call
@@ -80,6 +89,7 @@ class ContextServicer(ContextServiceServicer):
         tenant = caller().tenant(request.tenant)
         found = await self._store.read(tenant, request.context_ids, _view(request))
         _check_size([one for one in found if isinstance(one, Context)])
+        await self._used(tenant, found)
         return pb.BatchGetContextsResponse(
             results=[_got(asked, one) for asked, one in zip(request.context_ids, found, strict=True)]
         )
@@ -119,6 +129,27 @@ class ContextServicer(ContextServiceServicer):
         updated = await self._updating.update(messages.change(tenant, request))
         return pb.UpdateContextResponse(context=messages.context(updated))
 
+    async def PatchContext(self, request: pb.PatchContextRequest, context: _Call) -> pb.PatchContextResponse:
+        """Read, merge, compare and set, here."""
+        tenant = caller().tenant(request.tenant)
+        updated = await self._updating.update(messages.patch(tenant, request))
+        return pb.PatchContextResponse(context=messages.context(updated))
+
+    async def ListRevisions(
+        self, request: pb.ListRevisionsRequest, context: _Call
+    ) -> pb.ListRevisionsResponse:
+        """All that are kept fit into one page."""
+        tenant = caller().tenant(request.tenant)
+        messages.context_id_faults(request.context_id)
+        first = _offset(request.page_token)
+        size = _size(request.page_size, MOST_REVISIONS, MOST_REVISIONS)
+        kept = await self._store.revisions(tenant, request.context_id)
+        more = len(kept) > first + size
+        return pb.ListRevisionsResponse(
+            revisions=kept[first : first + size],
+            next_page_token=_offset_token(first + size) if more else "",
+        )
+
     async def DeleteContext(
         self, request: pb.DeleteContextRequest, context: _Call
     ) -> pb.DeleteContextResponse:
@@ -127,6 +158,13 @@ class ContextServicer(ContextServiceServicer):
         messages.context_id_faults(request.context_id)
         await self._updating.delete(tenant, request.context_id, request.etag)
         return pb.DeleteContextResponse()
+
+    async def _used(self, tenant: str, found: Sequence[Context | ServiceError | None]) -> None:
+        for one in found:
+            if isinstance(one, Context):
+                metrics.SERVED.labels(Tier.Name(one.served)).inc()
+                if one.reads >= self._rise_reads:
+                    await self._tiers.schedule(tenant, one.context_id)
 
 
 def _checked(who: Caller, append: pb.Append) -> Entry | ServiceError:
@@ -144,7 +182,9 @@ def _result(result: Appended | ServiceError) -> pb.AppendResult:
 
 def _got(context_id: str, found: Context | ServiceError | None) -> pb.BatchGetResult:
     if isinstance(found, Context):
-        return pb.BatchGetResult(context=messages.context(found), status=ItemStatus())
+        return pb.BatchGetResult(
+            context=messages.context(found), status=ItemStatus(), served_tier=found.served
+        )
     return pb.BatchGetResult(status=ItemStatus(**item_status(found or errors.not_found(context_id))))
 
 
@@ -164,6 +204,7 @@ def _view(request: pb.GetContextRequest | pb.BatchGetContextsRequest) -> View:
         events=USUAL_EVENTS if asked == 0 else max(asked, 0),
         payloads=request.include_payloads,
         vector=request.include_vector,
+        used=True,
     )
 
 

@@ -5,38 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
+from webhook.context.v1.context_service_pb2 import Revision
 from webhook_shared.envelope import EnvelopeError, Keyring, UnknownKey
 from webhook_shared.errors import ServiceError
 from webhook_shared.redis import Client, Script
 
 from webhook_context import errors, keys
-from webhook_context.assembly import View, assemble
+from webhook_context.archive import Archive
+from webhook_context.assembly import Stored, View, assemble
+from webhook_context.cold import ColdMissing, ColdTrouble
 from webhook_context.contexts import Appended, Change, Context, Entry, etag, parse_etag
+from webhook_context.outsides import OUTSIDE_FIELDS, Outside, outside
 from webhook_context.records import Records
+from webhook_context.revisions import revision_of
 
 log = structlog.get_logger()
 
 REMEMBERED_REQUESTS = 32
+KEPT_REVISIONS = 50
 UPDATE_ATTEMPTS = 20
 READ_AT_ONCE = 64
 SCAN_AT_ONCE = 1000
 SEALED_BEFORE_YIELD = 32
 LARGE_PAYLOAD_BYTES = 256 * 1024
 """Larger ones are compressed and sealed in a thread, so that other calls go on meanwhile."""
-
-
-class Outside(NamedTuple):
-    """What of a context can be told without opening it."""
-
-    tool: str
-    kind: str
-    importance: float
-    dirty: bool
-    has_vector: bool
-    deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +45,19 @@ class Place:
 class RedisContexts:
     """All contexts of all tenants.
 
+    Args:
+        client: Of the Redis that has them.
+        keyring: Seals and opens.
+        archive: Has the events of those that are warm or cold.
+        touch_ms: How often at most it is noted that a hot context was read.
+
     Every method raises REDIS_TROUBLE where Redis can't be reached.
     """
 
-    def __init__(self, client: Client, keyring: Keyring) -> None:
+    def __init__(self, client: Client, keyring: Keyring, archive: Archive, *, touch_ms: int) -> None:
         self._client = client
+        self._archive = archive
+        self._touch_ms = touch_ms
         self._keyring = keyring
         self._records = Records(keyring)
         self._append, self._mark, self._read, self._fold, self._update, self._delete = (
@@ -120,33 +123,61 @@ class RedisContexts:
     async def _read_some(
         self, tenant: str, context_ids: Sequence[str], view: View
     ) -> list[Context | ServiceError | None]:
-        args = [max(view.events, 0), int(view.payloads), int(view.vector)]
-        calls = [([keys.context(tenant, one), keys.order(tenant, one)], args) for one in context_ids]
-        replies = await self._read.batch(self._client, calls)
-        found: list[Context | ServiceError | None] = []
-        for context_id, reply in zip(context_ids, replies, strict=True):
+        stored = await self.stored(tenant, context_ids, view)
+        pairs = zip(context_ids, stored, strict=True)
+        if not any(one.exists and one.wants_pack(view) for one in stored):
+            return [await self._answer(tenant, context_id, one, view) for context_id, one in pairs]
+        # The cold store is far away: all at once.
+        return await asyncio.gather(
+            *(self._answer(tenant, context_id, one, view) for context_id, one in pairs)
+        )
+
+    async def stored(self, tenant: str, context_ids: Sequence[str], view: View) -> list[Stored]:
+        """Contexts as they lie, each at one instant."""
+        touch_ms = self._touch_ms if view.used else 0
+        args = [max(view.events, 0), int(view.payloads), int(view.vector), int(view.unpacked), touch_ms]
+        calls = [(_places(tenant, one), args) for one in context_ids]
+        found = []
+        for reply in await self._read.batch(self._client, calls):
             if isinstance(reply, Exception):
                 raise reply
-            if reply[0][0] is None or reply[0][5] is not None:
-                found.append(None)
-                continue
-            found.append(await self._open(tenant, context_id, reply, view))
-            await asyncio.sleep(0)
+            found.append(Stored.of(reply))
         return found
 
-    async def _open(self, tenant: str, context_id: str, reply: Any, view: View) -> Context | ServiceError:
-        for _ in range(2):
+    async def _answer(
+        self, tenant: str, context_id: str, stored: Stored, view: View
+    ) -> Context | ServiceError | None:
+        if not stored.exists:
+            return None
+        for last in (False, True):
             # No key is made for a tenant of whom nothing is stored; keys at hand cost nothing.
             await self._prepare({tenant})
             try:
-                return assemble(self._records, tenant, context_id, reply, view)
-            except UnknownKey:
-                # Another process may have made it a moment ago.
-                continue
+                return await self._assembled(tenant, context_id, stored, view)
+            except ColdTrouble as error:
+                log.warning("context.cold_store_unreachable", error=str(error))
+                return errors.cold_store_unreachable()
+            except (UnknownKey, ColdMissing) as error:
+                # Another process has made the key, or moved the context, a moment ago.
+                if last:
+                    log.error("context.unreadable", context_id=context_id, error=type(error).__name__)
+                    break
+                stored = (await self.stored(tenant, [context_id], view._replace(used=False)))[0]
+                if not stored.exists:
+                    return None
             except EnvelopeError as error:
                 log.error("context.unreadable", context_id=context_id, error=type(error).__name__)
                 break
         return errors.unreadable(context_id)
+
+    async def _assembled(self, tenant: str, context_id: str, stored: Stored, view: View) -> Context:
+        if not stored.wants_pack(view):
+            await asyncio.sleep(0)
+            return assemble(self._records, tenant, context_id, stored, view)
+        where = stored.text("pointer")
+        sealed, served = await self._archive.find(stored.pack, where, stored.text("checksum"))
+        pack = await self._archive.open(tenant, context_id, sealed)
+        return assemble(self._records, tenant, context_id, stored, view, pack=pack, served=served)
 
     async def fold(self, tenant: str, context_id: str) -> None:
         """Let the snapshot cover all events; where another is faster, it has done so."""
@@ -160,20 +191,22 @@ class RedisContexts:
     async def update(self, change: Change) -> Context:
         """Apply a change and return the context, which may have moved on since.
 
-        A change with an enrichment and an etag also says that the context is clean again.
+        A change with an enrichment and an etag also says that the context is clean again. None needs the
+        events, so it is the same in every tier.
 
         Raises:
-            ServiceError: CONTEXT_NOT_FOUND, ETAG_MISMATCH, CONTEXT_UNREADABLE, TENANT_KEYS_DESTROYED.
+            ServiceError: CONTEXT_NOT_FOUND, ETAG_MISMATCH, CONTEXT_UNREADABLE, TENANT_KEYS_DESTROYED, and
+                what the change itself refuses.
         """
         tenant, context_id = change.tenant, change.context_id
+        where = [keys.context(tenant, context_id), keys.revisions(tenant, context_id)]
         for _ in range(UPDATE_ATTEMPTS):
             held = await self.read_one(tenant, context_id, View())
             if change.request_id and change.request_id in held.requests:
                 return held
             if change.etag and change.etag != held.etag:
                 raise errors.etag_mismatch(context_id, held.etag)
-            call = self._update_call(change, held)
-            outcome, version, _ = await self._update(self._client, [keys.context(tenant, context_id)], call)
+            outcome, version, _ = await self._update(self._client, where, self._update_call(change, held))
             if outcome == -1:
                 raise errors.not_found(context_id)
             if outcome == -2 and change.etag:
@@ -184,9 +217,10 @@ class RedisContexts:
 
     def _update_call(self, change: Change, held: Context) -> list[str | bytes | int]:
         tenant, context_id = change.tenant, change.context_id
-        change.edit(held.facts)
-        fields: list[str | bytes | int] = ["folded", held.event_count]
-        fields += ["snapshot", self._records.seal_snapshot(tenant, context_id, held.facts)]
+        revised = change.revise(held)
+        revision = self._records.seal_revision(tenant, context_id, revision_of(change, revised))
+        fields: list[str | bytes | int] = ["folded", held.event_count, "pinned", int(revised.pinned)]
+        fields += ["snapshot", self._records.seal_snapshot(tenant, context_id, revised.facts)]
         dropped = ""
         if change.enrichment is not None:
             sealed, vector = self._records.seal_enrichment(tenant, context_id, change.enrichment)
@@ -196,7 +230,22 @@ class RedisContexts:
             else:
                 fields += ["vector", vector]
         clean = int(change.enrichment is not None and bool(change.etag))
-        return [held.version, change.request_id, REMEMBERED_REQUESTS, clean, dropped, *fields]
+        request = (held.version, change.request_id, REMEMBERED_REQUESTS)
+        return [*request, clean, dropped, revision, KEPT_REVISIONS, *fields]
+
+    async def revisions(self, tenant: str, context_id: str) -> list[Revision]:
+        """What was changed by hand, the newest first.
+
+        Raises:
+            ServiceError: CONTEXT_NOT_FOUND, CONTEXT_UNREADABLE.
+        """
+        await self.read_one(tenant, context_id, View())
+        sealed: Any = await self._client.lrange(keys.revisions(tenant, context_id), 0, -1)
+        try:
+            return [self._records.open_revision(tenant, context_id, one) for one in sealed]
+        except EnvelopeError as error:
+            log.error("context.unreadable", context_id=context_id, error=type(error).__name__)
+            raise errors.unreadable(context_id) from None
 
     async def delete(self, tenant: str, context_id: str, held_etag: str) -> int:
         """Leave only a tombstone; returns its version.
@@ -209,7 +258,7 @@ class RedisContexts:
         Raises:
             ServiceError: CONTEXT_NOT_FOUND, ETAG_MISMATCH.
         """
-        where = [keys.context(tenant, context_id), keys.order(tenant, context_id)]
+        where = [*_places(tenant, context_id), keys.revisions(tenant, context_id)]
         expected = parse_etag(held_etag) if held_etag else ("", "")
         outcome, version, create_ms = await self._delete(self._client, where, expected)
         if outcome == -2:
@@ -244,15 +293,32 @@ class RedisContexts:
         )
         return [Place(member.decode(), int(score)) for member, score in found]
 
+    async def oldest(self, tenant: str, most: int) -> AsyncIterator[list[Place]]:
+        """The tenant's whole list in portions, the longest unchanged first."""
+        from_ms: float = 0
+        seen: set[str] = set()
+        while True:
+            found: Any = await self._client.zrangebyscore(
+                keys.index(tenant), from_ms, "+inf", start=0, num=most + len(seen), withscores=True
+            )
+            places = [Place(member.decode(), int(score)) for member, score in found]
+            fresh = [place for place in places if place.context_id not in seen]
+            if not fresh:
+                return
+            yield fresh
+            from_ms = fresh[-1].update_ms
+            # Of the next portion only those of this very millisecond can have been in one before.
+            seen = {place.context_id for place in places if place.update_ms == from_ms}
+
     async def outsides(self, tenant: str, context_ids: Sequence[str]) -> list[Outside]:
         """What can be told of contexts without opening them."""
         async with self._client.pipeline(transaction=False) as pipeline:
             for context_id in context_ids:
                 key = keys.context(tenant, context_id)
-                pipeline.hmget(key, "tool", "kind", "importance", "dirty", "deleted")
+                pipeline.hmget(key, *OUTSIDE_FIELDS)
                 pipeline.hexists(key, "vector")
             replies = await pipeline.execute()
-        return [_outside(replies[i], bool(replies[i + 1])) for i in range(0, len(replies), 2)]
+        return [outside(replies[i], bool(replies[i + 1])) for i in range(0, len(replies), 2)]
 
     async def versions(self, tenant: str) -> AsyncIterator[dict[str, int]]:
         """The version of every listed context, in portions."""
@@ -288,7 +354,7 @@ def _appended(entry: Entry, reply: Any) -> Appended | ServiceError:
     if isinstance(reply, Exception):
         log.warning("append.refused", error=type(reply).__name__)
         return errors.of_item(reply)
-    outcome, version, update_ms, unfolded, epoch = reply
+    outcome, version, update_ms, unfolded, epoch, packed = reply
     if outcome < 0:
         return errors.deleted(entry.context_id)
     return Appended(
@@ -298,16 +364,9 @@ def _appended(entry: Entry, reply: Any) -> Appended | ServiceError:
         update_ms=update_ms,
         unfolded=unfolded,
         epoch=epoch,
+        packed=bool(packed),
     )
 
 
-def _outside(fields: Sequence[bytes | None], has_vector: bool) -> Outside:
-    tool, kind, importance, dirty, deleted = fields
-    return Outside(
-        tool=(tool or b"").decode(),
-        kind=(kind or b"").decode(),
-        importance=float(importance or 0),
-        dirty=dirty is not None,
-        has_vector=has_vector,
-        deleted=deleted is not None,
-    )
+def _places(tenant: str, context_id: str) -> list[str]:
+    return [make(tenant, context_id) for make in (keys.context, keys.order, keys.packs)]

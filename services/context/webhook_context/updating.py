@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import structlog
+from webhook.context.v1.context_pb2 import Tier
+from webhook_shared.errors import NotFound
 from webhook_shared.redis import Client
 
 from webhook_context import keys
+from webhook_context.cold import ColdTrouble
 from webhook_context.contexts import Change, Context
 from webhook_context.feeds import Feeds, Touched
 from webhook_context.search import Search
 from webhook_context.store_redis import RedisContexts
+from webhook_context.tiers_redis import RedisTiers
+from webhook_context.transitions import Transitions
+
+log = structlog.get_logger()
 
 
 class Updating:
     """Compare-and-set writes to single contexts."""
 
-    def __init__(self, client: Client, store: RedisContexts, feeds: Feeds, search: Search) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        store: RedisContexts,
+        tiers: RedisTiers,
+        transitions: Transitions,
+        feeds: Feeds,
+        search: Search,
+    ) -> None:
         self._client = client
         self._store = store
+        self._tiers = tiers
+        self._transitions = transitions
         self._feeds = feeds
         self._search = search
 
@@ -33,6 +52,9 @@ class Updating:
         await self._client.zadd(keys.index(change.tenant), place, gt=True)
         await self._feeds.publish([touched])
         self._search.touch(touched)
+        if updated.tier != Tier.TIER_HOT:
+            # Its pack is not all there is any more: it rises, and is packed anew in its time.
+            await self._tiers.schedule(change.tenant, change.context_id)
         return updated
 
     async def delete(self, tenant: str, context_id: str, etag: str) -> None:
@@ -42,7 +64,17 @@ class Updating:
             ServiceError: CONTEXT_NOT_FOUND, ETAG_MISMATCH.
             REDIS_TROUBLE: It may be deleted; where it is, a repetition says CONTEXT_NOT_FOUND.
         """
-        touched = Touched(tenant, context_id, await self._store.delete(tenant, context_id, etag))
+        try:
+            touched = Touched(tenant, context_id, await self._store.delete(tenant, context_id, etag))
+        except NotFound:
+            # Where the deletion was cut short, its objects are dropped now.
+            await self._tiers.schedule(tenant, context_id)
+            raise
+        await self._tiers.schedule(tenant, context_id)
         await self._client.zrem(keys.index(tenant), context_id)
         await self._feeds.publish([touched])
         self._search.touch(touched)
+        try:
+            await self._transitions.drop(tenant, context_id)
+        except ColdTrouble as error:
+            log.warning("delete.objects_left_for_now", error=str(error))

@@ -1,16 +1,19 @@
--- Adds one event to its context: once, however often it is called; in any order with others.
+-- Adds one event to its context: once, however often it is called; in any order with others; in any tier.
 -- KEYS: the context, the order of its events.
 -- ARGV: event id | sealed event | sealed payload or '' | as-of time in microseconds | tool | kind.
--- Returns {outcome, version, last change in ms, events not yet folded, epoch to enqueue or 0};
+-- Returns {outcome, version, last change in ms, events not yet folded, epoch to enqueue or 0,
+--   1 where the context is not hot};
 -- outcome: 2 created, 1 appended, 0 was there, -1 the context is deleted.
 
 -- An enrichment that was asked for and did not come for so long is asked for again.
 local REQUEUE_AFTER_MS = 10 * 60 * 1000
+-- Of the SHA-1 of an event id; as in packing.py.
+local DIGEST_BYTES = 10
 
 local held = redis.call('HMGET', KEYS[1], 'deleted', 'version', 'count', 'folded', 'updated',
-  'dirty', 'queued', 'queued_at', 'kind_as_of')
+  'dirty', 'queued', 'queued_at', 'kind_as_of', 'bytes', 'ids')
 if held[1] then
-  return {-1, tonumber(held[2]), 0, 0, 0}
+  return {-1, tonumber(held[2]), 0, 0, 0, 0}
 end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -18,11 +21,26 @@ local version, count = tonumber(held[2] or 0), tonumber(held[3] or 0)
 local updated = tonumber(held[5] or 0)
 local dirty, outcome = held[6], 0
 
-if redis.call('HSETNX', KEYS[1], 'e:' .. ARGV[1], ARGV[2]) == 1 then
+-- What is packed away is known by the digests of its ids: no event needs its pack to be recognised.
+local function is_packed(id)
+  if not held[11] then
+    return false
+  end
+  local hex = string.sub(redis.sha1hex(id), 1, 2 * DIGEST_BYTES)
+  local digest = (string.gsub(hex, '..', function(pair) return string.char(tonumber(pair, 16)) end))
+  local at = 0
+  repeat
+    at = string.find(held[11], digest, at + 1, true)
+  until not at or (at - 1) % DIGEST_BYTES == 0
+  return at ~= nil
+end
+
+if not is_packed(ARGV[1]) and redis.call('HSETNX', KEYS[1], 'e:' .. ARGV[1], ARGV[2]) == 1 then
   outcome = 1
   version, count = version + 1, count + 1
   updated = math.max(updated, now)
-  local fields = {'version', version, 'count', count, 'updated', updated}
+  local fields = {'version', version, 'count', count, 'updated', updated,
+    'bytes', tonumber(held[10] or 0) + #ARGV[2] + #ARGV[3]}
   if version == 1 then
     outcome = 2
     fields[#fields + 1] = 'created'
@@ -56,4 +74,4 @@ local epoch = 0
 if dirty and (held[7] ~= dirty or now - tonumber(held[8] or 0) > REQUEUE_AFTER_MS) then
   epoch = tonumber(dirty)
 end
-return {outcome, version, updated, count - tonumber(held[4] or 0), epoch}
+return {outcome, version, updated, count - tonumber(held[4] or 0), epoch, held[11] and 1 or 0}

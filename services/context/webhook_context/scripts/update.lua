@@ -1,7 +1,8 @@
 -- Compare and set.
--- KEYS: the context.
+-- KEYS: the context, its revisions.
 -- ARGV: the version that was read | request id or '' | how many request ids to remember |
---       1 clears the enrichment marks | fields to drop, separated by commas | then field, value...
+--       1 clears the enrichment marks | fields to drop, separated by commas |
+--       sealed revision | how many revisions to keep | then field, value...
 -- Returns {outcome, version, last change in ms}; outcome: 1 changed, 0 this request had been applied,
 -- -1 there is no such context, -2 the version has moved.
 local held = redis.call('HMGET', KEYS[1], 'version', 'deleted', 'updated', 'requests')
@@ -21,7 +22,9 @@ end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local version, updated = tonumber(held[1]) + 1, math.max(now, tonumber(held[3]))
-redis.call('HSET', KEYS[1], 'version', version, 'updated', updated, unpack(ARGV, 6))
+redis.call('HSET', KEYS[1], 'version', version, 'updated', updated, unpack(ARGV, 8))
+redis.call('LPUSH', KEYS[2], ARGV[6])
+redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[7]) - 1)
 if ARGV[2] ~= '' then
   -- Ids of one length, newest first: the string is a ring.
   local kept = string.sub(ARGV[2] .. ',' .. requests, 1, (#ARGV[2] + 1) * tonumber(ARGV[3]))

@@ -22,21 +22,34 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from webhook.context.v1 import context_pb2 as webhook_dot_context_dot_v1_dot_context__pb2
+from webhook.context.v1 import context_service_pb2 as webhook_dot_context_dot_v1_dot_context__service__pb2
+from webhook.status.v1 import status_pb2 as webhook_dot_status_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.webhook/context/v1/context_admin_service.proto\x12\x12webhook.context.v1\"!\n\x0fGetStatsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"D\n\x10GetStatsResponse\x12\x30\n\x07tenants\x18\x01 \x03(\x0b\x32\x1f.webhook.context.v1.TenantStats\"`\n\x0bTenantStats\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x15\n\rindexed_count\x18\x03 \x01(\x03\x12\x13\n\x0b\x64irty_count\x18\x04 \x01(\x03\x32l\n\x13\x43ontextAdminService\x12U\n\x08GetStats\x12#.webhook.context.v1.GetStatsRequest\x1a$.webhook.context.v1.GetStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.webhook/context/v1/context_admin_service.proto\x12\x12webhook.context.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a webhook/context/v1/context.proto\x1a(webhook/context/v1/context_service.proto\x1a\x1ewebhook/status/v1/status.proto\"!\n\x0fGetStatsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"w\n\x10GetStatsResponse\x12\x30\n\x07tenants\x18\x01 \x03(\x0b\x32\x1f.webhook.context.v1.TenantStats\x12\x18\n\x10redis_used_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fredis_max_bytes\x18\x03 \x01(\x03\"\x8c\x02\n\x0bTenantStats\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x15\n\rindexed_count\x18\x03 \x01(\x03\x12\x13\n\x0b\x64irty_count\x18\x04 \x01(\x03\x12,\n\x05tiers\x18\x05 \x03(\x0b\x32\x1d.webhook.context.v1.TierStats\x12\x11\n\tdue_count\x18\x06 \x01(\x03\x12\x31\n\x0eoldest_due_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x12oldest_update_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"w\n\tTierStats\x12&\n\x04tier\x18\x01 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x03\x12\x15\n\rcontent_bytes\x18\x04 \x01(\x03\"\xdb\x01\n\x16\x46orceTransitionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x04tier\x18\x02 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x12\n\ncontext_id\x18\x03 \x01(\t\x12\x31\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.webhook.context.v1.ContextFilter\x12\x1b\n\x13until_pressure_ends\x18\x05 \x01(\x08\x12\x14\n\x0cmax_contexts\x18\x06 \x01(\x05\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"\x9e\x01\n\x17\x46orceTransitionResponse\x12\x33\n\x0btransitions\x18\x01 \x03(\x0b\x32\x1e.webhook.context.v1.Transition\x12\x13\n\x0bmoved_count\x18\x02 \x01(\x03\x12\x15\n\rskipped_count\x18\x03 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"\xe2\x01\n\nTransition\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\x12+\n\tfrom_tier\x18\x03 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12)\n\x07to_tier\x18\x04 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x14\n\x0c\x62ytes_before\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_after\x18\x06 \x01(\x03\x12-\n\x06status\x18\x07 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus2\xda\x01\n\x13\x43ontextAdminService\x12U\n\x08GetStats\x12#.webhook.context.v1.GetStatsRequest\x1a$.webhook.context.v1.GetStatsResponse\x12l\n\x0f\x46orceTransition\x12*.webhook.context.v1.ForceTransitionRequest\x1a+.webhook.context.v1.ForceTransitionResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'webhook.context.v1.context_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETSTATSREQUEST']._serialized_start=70
-  _globals['_GETSTATSREQUEST']._serialized_end=103
-  _globals['_GETSTATSRESPONSE']._serialized_start=105
-  _globals['_GETSTATSRESPONSE']._serialized_end=173
-  _globals['_TENANTSTATS']._serialized_start=175
-  _globals['_TENANTSTATS']._serialized_end=271
-  _globals['_CONTEXTADMINSERVICE']._serialized_start=273
-  _globals['_CONTEXTADMINSERVICE']._serialized_end=381
+  _globals['_GETSTATSREQUEST']._serialized_start=243
+  _globals['_GETSTATSREQUEST']._serialized_end=276
+  _globals['_GETSTATSRESPONSE']._serialized_start=278
+  _globals['_GETSTATSRESPONSE']._serialized_end=397
+  _globals['_TENANTSTATS']._serialized_start=400
+  _globals['_TENANTSTATS']._serialized_end=668
+  _globals['_TIERSTATS']._serialized_start=670
+  _globals['_TIERSTATS']._serialized_end=789
+  _globals['_FORCETRANSITIONREQUEST']._serialized_start=792
+  _globals['_FORCETRANSITIONREQUEST']._serialized_end=1011
+  _globals['_FORCETRANSITIONRESPONSE']._serialized_start=1014
+  _globals['_FORCETRANSITIONRESPONSE']._serialized_end=1172
+  _globals['_TRANSITION']._serialized_start=1175
+  _globals['_TRANSITION']._serialized_end=1401
+  _globals['_CONTEXTADMINSERVICE']._serialized_start=1404
+  _globals['_CONTEXTADMINSERVICE']._serialized_end=1622
 # @@protoc_insertion_point(module_scope)

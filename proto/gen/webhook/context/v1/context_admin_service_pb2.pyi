@@ -5,8 +5,13 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from webhook.context.v1 import context_pb2 as _context_pb2
+from webhook.context.v1 import context_service_pb2 as _context_service_pb2
+from webhook.status.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -43,16 +48,23 @@ class GetStatsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANTS_FIELD_NUMBER: _builtins.int
+    REDIS_USED_BYTES_FIELD_NUMBER: _builtins.int
+    REDIS_MAX_BYTES_FIELD_NUMBER: _builtins.int
+    redis_used_bytes: _builtins.int
+    """Memory that the contexts' Redis uses for everything in it, and its `maxmemory`; 0 for none."""
+    redis_max_bytes: _builtins.int
     @_builtins.property
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantStats]: ...
     def __init__(
         self,
         *,
         tenants: _abc.Iterable[Global___TenantStats] | None = ...,
+        redis_used_bytes: _builtins.int = ...,
+        redis_max_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenants", b"tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["redis_max_bytes", b"redis_max_bytes", "redis_used_bytes", b"redis_used_bytes", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -66,12 +78,28 @@ class TenantStats(_message.Message):
     CONTEXT_COUNT_FIELD_NUMBER: _builtins.int
     INDEXED_COUNT_FIELD_NUMBER: _builtins.int
     DIRTY_COUNT_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    DUE_COUNT_FIELD_NUMBER: _builtins.int
+    OLDEST_DUE_AGE_FIELD_NUMBER: _builtins.int
+    OLDEST_UPDATE_TIME_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     context_count: _builtins.int
     indexed_count: _builtins.int
     """Contexts that have a vector and can be found by meaning."""
     dirty_count: _builtins.int
     """Contexts that changed since they were last enriched."""
+    due_count: _builtins.int
+    """Contexts whose time to move has come, and how long the oldest of them has waited."""
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierStats]:
+        """One per tier, hottest first."""
+
+    @_builtins.property
+    def oldest_due_age(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def oldest_update_time(self) -> _timestamp_pb2.Timestamp:
+        """The earliest last change among all contexts; absent without contexts."""
+
     def __init__(
         self,
         *,
@@ -79,11 +107,165 @@ class TenantStats(_message.Message):
         context_count: _builtins.int = ...,
         indexed_count: _builtins.int = ...,
         dirty_count: _builtins.int = ...,
+        tiers: _abc.Iterable[Global___TierStats] | None = ...,
+        due_count: _builtins.int = ...,
+        oldest_due_age: _duration_pb2.Duration | None = ...,
+        oldest_update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_due_age", b"oldest_due_age", "oldest_update_time", b"oldest_update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_count", b"context_count", "dirty_count", b"dirty_count", "indexed_count", b"indexed_count", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_count", b"context_count", "dirty_count", b"dirty_count", "due_count", b"due_count", "indexed_count", b"indexed_count", "oldest_due_age", b"oldest_due_age", "oldest_update_time", b"oldest_update_time", "tenant", b"tenant", "tiers", b"tiers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TenantStats: _TypeAlias = TenantStats  # noqa: Y015
+
+@_typing.final
+class TierStats(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: _builtins.int
+    CONTEXT_COUNT_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    CONTENT_BYTES_FIELD_NUMBER: _builtins.int
+    tier: _context_pb2.Tier.ValueType
+    context_count: _builtins.int
+    stored_bytes: _builtins.int
+    """Events and payloads as they lie there: sealed one by one when hot, packed when warm or cold."""
+    content_bytes: _builtins.int
+    """What the packs of this tier hold before compression; 0 for hot."""
+    def __init__(
+        self,
+        *,
+        tier: _context_pb2.Tier.ValueType = ...,
+        context_count: _builtins.int = ...,
+        stored_bytes: _builtins.int = ...,
+        content_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_bytes", b"content_bytes", "context_count", b"context_count", "stored_bytes", b"stored_bytes", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierStats: _TypeAlias = TierStats  # noqa: Y015
+
+@_typing.final
+class ForceTransitionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    UNTIL_PRESSURE_ENDS_FIELD_NUMBER: _builtins.int
+    MAX_CONTEXTS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty: every tenant of the credential, unless one context is named."""
+    tier: _context_pb2.Tier.ValueType
+    """Where to: TIER_HOT, TIER_WARM or TIER_COLD."""
+    context_id: _builtins.str
+    """This one alone, important or not. Without it every context that the filter admits, the longest
+    unchanged first; pinned ones stay, and so do those whose importance keeps them where they are.
+    """
+    until_pressure_ends: _builtins.bool
+    """Stop as soon as Redis is below its low-water mark."""
+    max_contexts: _builtins.int
+    """At most so many contexts; 0 means no limit."""
+    dry_run: _builtins.bool
+    """Only tell what would be moved."""
+    @_builtins.property
+    def filter(self) -> _context_service_pb2.ContextFilter: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        tier: _context_pb2.Tier.ValueType = ...,
+        context_id: _builtins.str = ...,
+        filter: _context_service_pb2.ContextFilter | None = ...,
+        until_pressure_ends: _builtins.bool = ...,
+        max_contexts: _builtins.int = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "dry_run", b"dry_run", "filter", b"filter", "max_contexts", b"max_contexts", "tenant", b"tenant", "tier", b"tier", "until_pressure_ends", b"until_pressure_ends"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForceTransitionRequest: _TypeAlias = ForceTransitionRequest  # noqa: Y015
+
+@_typing.final
+class ForceTransitionResponse(_message.Message):
+    """What happened since the message before; the last message has `done`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    MOVED_COUNT_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    moved_count: _builtins.int
+    """Totals so far. Skipped: already there, protected, or not admitted."""
+    skipped_count: _builtins.int
+    failed_count: _builtins.int
+    done: _builtins.bool
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transition]: ...
+    def __init__(
+        self,
+        *,
+        transitions: _abc.Iterable[Global___Transition] | None = ...,
+        moved_count: _builtins.int = ...,
+        skipped_count: _builtins.int = ...,
+        failed_count: _builtins.int = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "failed_count", b"failed_count", "moved_count", b"moved_count", "skipped_count", b"skipped_count", "transitions", b"transitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForceTransitionResponse: _TypeAlias = ForceTransitionResponse  # noqa: Y015
+
+@_typing.final
+class Transition(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    FROM_TIER_FIELD_NUMBER: _builtins.int
+    TO_TIER_FIELD_NUMBER: _builtins.int
+    BYTES_BEFORE_FIELD_NUMBER: _builtins.int
+    BYTES_AFTER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    context_id: _builtins.str
+    from_tier: _context_pb2.Tier.ValueType
+    to_tier: _context_pb2.Tier.ValueType
+    bytes_before: _builtins.int
+    """Bytes of events and payloads before and after; 0 after in a dry run."""
+    bytes_after: _builtins.int
+    @_builtins.property
+    def status(self) -> _status_pb2.ItemStatus: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        context_id: _builtins.str = ...,
+        from_tier: _context_pb2.Tier.ValueType = ...,
+        to_tier: _context_pb2.Tier.ValueType = ...,
+        bytes_before: _builtins.int = ...,
+        bytes_after: _builtins.int = ...,
+        status: _status_pb2.ItemStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_after", b"bytes_after", "bytes_before", b"bytes_before", "context_id", b"context_id", "from_tier", b"from_tier", "status", b"status", "tenant", b"tenant", "to_tier", b"to_tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transition: _TypeAlias = Transition  # noqa: Y015

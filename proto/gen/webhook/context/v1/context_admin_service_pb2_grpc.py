@@ -40,6 +40,11 @@ class ContextAdminServiceStub:
                 request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetStatsResponse.FromString,
                 _registered_method=True)
+        self.ForceTransition = channel.unary_stream(
+                '/webhook.context.v1.ContextAdminService/ForceTransition',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionResponse.FromString,
+                _registered_method=True)
 
 
 class ContextAdminServiceServicer:
@@ -53,6 +58,16 @@ class ContextAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForceTransition(self, request, context):
+        """Moves contexts to another tier now, and tells of each as it goes. Errors:
+        INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/CONTEXT_NOT_FOUND; of an item:
+        FAILED_PRECONDITION/CONTEXT_PINNED, FAILED_PRECONDITION/CONTEXT_TOO_LARGE,
+        ABORTED/TRANSITION_UNDER_WAY, UNAVAILABLE/COLD_STORE_UNREACHABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContextAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +75,11 @@ def add_ContextAdminServiceServicer_to_server(servicer, server):
                     servicer.GetStats,
                     request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetStatsRequest.FromString,
                     response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'ForceTransition': grpc.unary_stream_rpc_method_handler(
+                    servicer.ForceTransition,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +110,33 @@ class ContextAdminService:
             '/webhook.context.v1.ContextAdminService/GetStats',
             webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetStatsRequest.SerializeToString,
             webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForceTransition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.context.v1.ContextAdminService/ForceTransition',
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionResponse.FromString,
             options,
             channel_credentials,
             insecure,

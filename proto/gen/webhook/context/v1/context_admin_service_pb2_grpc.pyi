@@ -35,6 +35,12 @@ class ContextAdminServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ContextAdminServiceAsyncStub: ...
     GetStats: _grpc.UnaryUnaryMultiCallable[_context_admin_service_pb2.GetStatsRequest, _context_admin_service_pb2.GetStatsResponse]
     """How much is kept, and where."""
+    ForceTransition: _grpc.UnaryStreamMultiCallable[_context_admin_service_pb2.ForceTransitionRequest, _context_admin_service_pb2.ForceTransitionResponse]
+    """Moves contexts to another tier now, and tells of each as it goes. Errors:
+    INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/CONTEXT_NOT_FOUND; of an item:
+    FAILED_PRECONDITION/CONTEXT_PINNED, FAILED_PRECONDITION/CONTEXT_TOO_LARGE,
+    ABORTED/TRANSITION_UNDER_WAY, UNAVAILABLE/COLD_STORE_UNREACHABLE.
+    """
 
 @_typing.type_check_only
 class ContextAdminServiceAsyncStub(ContextAdminServiceStub):
@@ -43,6 +49,12 @@ class ContextAdminServiceAsyncStub(ContextAdminServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStats: _aio.UnaryUnaryMultiCallable[_context_admin_service_pb2.GetStatsRequest, _context_admin_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """How much is kept, and where."""
+    ForceTransition: _aio.UnaryStreamMultiCallable[_context_admin_service_pb2.ForceTransitionRequest, _context_admin_service_pb2.ForceTransitionResponse]  # type: ignore[assignment]
+    """Moves contexts to another tier now, and tells of each as it goes. Errors:
+    INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/CONTEXT_NOT_FOUND; of an item:
+    FAILED_PRECONDITION/CONTEXT_PINNED, FAILED_PRECONDITION/CONTEXT_TOO_LARGE,
+    ABORTED/TRANSITION_UNDER_WAY, UNAVAILABLE/COLD_STORE_UNREACHABLE.
+    """
 
 class ContextAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administration of the store. Role: operator."""
@@ -54,5 +66,17 @@ class ContextAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_context_admin_service_pb2.GetStatsResponse, _abc.Awaitable[_context_admin_service_pb2.GetStatsResponse]]:
         """How much is kept, and where."""
+
+    @_abc_1.abstractmethod
+    def ForceTransition(
+        self,
+        request: _context_admin_service_pb2.ForceTransitionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_context_admin_service_pb2.ForceTransitionResponse], _abc.AsyncIterator[_context_admin_service_pb2.ForceTransitionResponse]]:
+        """Moves contexts to another tier now, and tells of each as it goes. Errors:
+        INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/CONTEXT_NOT_FOUND; of an item:
+        FAILED_PRECONDITION/CONTEXT_PINNED, FAILED_PRECONDITION/CONTEXT_TOO_LARGE,
+        ABORTED/TRANSITION_UNDER_WAY, UNAVAILABLE/COLD_STORE_UNREACHABLE.
+        """
 
 def add_ContextAdminServiceServicer_to_server(servicer: ContextAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

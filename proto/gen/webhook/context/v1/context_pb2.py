@@ -25,27 +25,27 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n webhook/context/v1/context.proto\x12\x12webhook.context.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x03\n\x07\x43ontext\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12\x0b\n\x03url\x18\x06 \x01(\t\x12\r\n\x05state\x18\x07 \x01(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x0e\n\x06\x61\x63tors\x18\t \x03(\t\x12\'\n\x05links\x18\n \x03(\x0b\x32\x18.webhook.context.v1.Link\x12\x13\n\x0b\x65vent_count\x18\x0b \x01(\x03\x12\x30\n\x06\x65vents\x18\x0c \x03(\x0b\x32 .webhook.context.v1.ContextEvent\x12\x32\n\nenrichment\x18\r \x01(\x0b\x32\x1e.webhook.context.v1.Enrichment\x12&\n\x04tier\x18\x0e \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x0f\n\x07version\x18\x0f \x01(\x03\x12\x0c\n\x04\x65tag\x18\x10 \x01(\t\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf5\x01\n\x0c\x43ontextEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0b\n\x03url\x18\x06 \x01(\t\x12\x31\n\roccurred_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rreceived_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07payload\x18\t \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\n \x01(\t\",\n\x04Link\x12\x10\n\x08relation\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\"\xed\x02\n\nEnrichment\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x15\n\rsummary_model\x18\x02 \x01(\t\x12\x12\n\nimportance\x18\x03 \x01(\x01\x12@\n\x12importance_factors\x18\x04 \x03(\x0b\x32$.webhook.context.v1.ImportanceFactor\x12,\n\x08\x65ntities\x18\x05 \x03(\x0b\x32\x1a.webhook.context.v1.Entity\x12\x0e\n\x06vector\x18\x06 \x03(\x02\x12;\n\x0f\x65mbedding_model\x18\x07 \x01(\x0b\x32\".webhook.context.v1.EmbeddingModel\x12\x1b\n\x13\x63overed_event_count\x18\x08 \x01(\x03\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63overed_event_id\x18\n \x01(\t\"6\n\x10ImportanceFactor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontribution\x18\x02 \x01(\x01\"%\n\x06\x45ntity\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"C\n\x0e\x45mbeddingModel\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05*H\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x0c\n\x08TIER_HOT\x10\x01\x12\r\n\tTIER_WARM\x10\x02\x12\r\n\tTIER_COLD\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n webhook/context/v1/context.proto\x12\x12webhook.context.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x04\n\x07\x43ontext\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12\x0b\n\x03url\x18\x06 \x01(\t\x12\r\n\x05state\x18\x07 \x01(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x0e\n\x06\x61\x63tors\x18\t \x03(\t\x12\'\n\x05links\x18\n \x03(\x0b\x32\x18.webhook.context.v1.Link\x12\x13\n\x0b\x65vent_count\x18\x0b \x01(\x03\x12\x30\n\x06\x65vents\x18\x0c \x03(\x0b\x32 .webhook.context.v1.ContextEvent\x12\x32\n\nenrichment\x18\r \x01(\x0b\x32\x1e.webhook.context.v1.Enrichment\x12&\n\x04tier\x18\x0e \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x0f\n\x07version\x18\x0f \x01(\x03\x12\x0c\n\x04\x65tag\x18\x10 \x01(\t\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06pinned\x18\x13 \x01(\x08\x12\x17\n\x0f\x61ttributes_json\x18\x14 \x01(\t\"\xf5\x01\n\x0c\x43ontextEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0b\n\x03url\x18\x06 \x01(\t\x12\x31\n\roccurred_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rreceived_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07payload\x18\t \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\n \x01(\t\",\n\x04Link\x12\x10\n\x08relation\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\"\xed\x02\n\nEnrichment\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x15\n\rsummary_model\x18\x02 \x01(\t\x12\x12\n\nimportance\x18\x03 \x01(\x01\x12@\n\x12importance_factors\x18\x04 \x03(\x0b\x32$.webhook.context.v1.ImportanceFactor\x12,\n\x08\x65ntities\x18\x05 \x03(\x0b\x32\x1a.webhook.context.v1.Entity\x12\x0e\n\x06vector\x18\x06 \x03(\x02\x12;\n\x0f\x65mbedding_model\x18\x07 \x01(\x0b\x32\".webhook.context.v1.EmbeddingModel\x12\x1b\n\x13\x63overed_event_count\x18\x08 \x01(\x03\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63overed_event_id\x18\n \x01(\t\"6\n\x10ImportanceFactor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontribution\x18\x02 \x01(\x01\"%\n\x06\x45ntity\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"C\n\x0e\x45mbeddingModel\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05*H\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x0c\n\x08TIER_HOT\x10\x01\x12\r\n\tTIER_WARM\x10\x02\x12\r\n\tTIER_COLD\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'webhook.context.v1.context_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TIER']._serialized_start=1399
-  _globals['_TIER']._serialized_end=1471
+  _globals['_TIER']._serialized_start=1440
+  _globals['_TIER']._serialized_end=1512
   _globals['_CONTEXT']._serialized_start=90
-  _globals['_CONTEXT']._serialized_end=571
-  _globals['_CONTEXTEVENT']._serialized_start=574
-  _globals['_CONTEXTEVENT']._serialized_end=819
-  _globals['_LINK']._serialized_start=821
-  _globals['_LINK']._serialized_end=865
-  _globals['_ENRICHMENT']._serialized_start=868
-  _globals['_ENRICHMENT']._serialized_end=1233
-  _globals['_IMPORTANCEFACTOR']._serialized_start=1235
-  _globals['_IMPORTANCEFACTOR']._serialized_end=1289
-  _globals['_ENTITY']._serialized_start=1291
-  _globals['_ENTITY']._serialized_end=1328
-  _globals['_EMBEDDINGMODEL']._serialized_start=1330
-  _globals['_EMBEDDINGMODEL']._serialized_end=1397
+  _globals['_CONTEXT']._serialized_end=612
+  _globals['_CONTEXTEVENT']._serialized_start=615
+  _globals['_CONTEXTEVENT']._serialized_end=860
+  _globals['_LINK']._serialized_start=862
+  _globals['_LINK']._serialized_end=906
+  _globals['_ENRICHMENT']._serialized_start=909
+  _globals['_ENRICHMENT']._serialized_end=1274
+  _globals['_IMPORTANCEFACTOR']._serialized_start=1276
+  _globals['_IMPORTANCEFACTOR']._serialized_end=1330
+  _globals['_ENTITY']._serialized_start=1332
+  _globals['_ENTITY']._serialized_end=1369
+  _globals['_EMBEDDINGMODEL']._serialized_start=1371
+  _globals['_EMBEDDINGMODEL']._serialized_end=1438
 # @@protoc_insertion_point(module_scope)

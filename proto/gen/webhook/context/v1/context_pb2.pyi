@@ -63,6 +63,8 @@ class Context(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_JSON_FIELD_NUMBER: _builtins.int
     context_id: _builtins.str
     """"github:octo/hello:pull_request:42"; unique within its tenant."""
     tenant: _builtins.str
@@ -80,6 +82,10 @@ class Context(_message.Message):
     """Counts up by one or more with every change."""
     etag: _builtins.str
     """Opaque; changes with every change."""
+    pinned: _builtins.bool
+    """A pinned context stays hot, whatever its age and importance."""
+    attributes_json: _builtins.str
+    """A JSON object that belongs to whoever uses the context; changed by PatchContext alone."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -121,10 +127,12 @@ class Context(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        pinned: _builtins.bool = ...,
+        attributes_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "enrichment", b"enrichment", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "context_id", b"context_id", "create_time", b"create_time", "enrichment", b"enrichment", "etag", b"etag", "event_count", b"event_count", "events", b"events", "kind", b"kind", "labels", b"labels", "links", b"links", "state", b"state", "tenant", b"tenant", "tier", b"tier", "title", b"title", "tool", b"tool", "update_time", b"update_time", "url", b"url", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actors", b"actors", "attributes_json", b"attributes_json", "context_id", b"context_id", "create_time", b"create_time", "enrichment", b"enrichment", "etag", b"etag", "event_count", b"event_count", "events", b"events", "kind", b"kind", "labels", b"labels", "links", b"links", "pinned", b"pinned", "state", b"state", "tenant", b"tenant", "tier", b"tier", "title", b"title", "tool", b"tool", "update_time", b"update_time", "url", b"url", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from webhook.context.v1 import context_pb2 as webhook_dot_context_dot_v1_dot_con
 from webhook.status.v1 import status_pb2 as webhook_dot_status_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(webhook/context/v1/context_service.proto\x12\x12webhook.context.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a webhook/context/v1/context.proto\x1a\x1ewebhook/status/v1/status.proto\"B\n\x13\x41ppendEventsRequest\x12+\n\x07\x61ppends\x18\x01 \x03(\x0b\x32\x1a.webhook.context.v1.Append\"\xf2\x01\n\x06\x41ppend\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12/\n\x05\x65vent\x18\x05 \x01(\x0b\x32 .webhook.context.v1.ContextEvent\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0b\n\x03url\x18\x07 \x01(\t\x12\r\n\x05state\x18\x08 \x01(\t\x12\x0e\n\x06labels\x18\t \x03(\t\x12\'\n\x05links\x18\n \x03(\x0b\x32\x18.webhook.context.v1.Link\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\"I\n\x14\x41ppendEventsResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .webhook.context.v1.AppendResult\"a\n\x0c\x41ppendResult\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12-\n\x06status\x18\x03 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\"}\n\x11GetContextRequest\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nmax_events\x18\x03 \x01(\x05\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x16\n\x0einclude_vector\x18\x05 \x01(\x08\"B\n\x12GetContextResponse\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\"\x84\x01\n\x17\x42\x61tchGetContextsRequest\x12\x13\n\x0b\x63ontext_ids\x18\x01 \x03(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nmax_events\x18\x03 \x01(\x05\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x16\n\x0einclude_vector\x18\x05 \x01(\x08\"O\n\x18\x42\x61tchGetContextsResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".webhook.context.v1.BatchGetResult\"m\n\x0e\x42\x61tchGetResult\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\"\x7f\n\x13ListContextsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x31\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.webhook.context.v1.ContextFilter\"\xbc\x01\n\rContextFilter\x12\r\n\x05tools\x18\x01 \x03(\t\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x31\n\rupdated_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eupdated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0emin_importance\x18\x06 \x01(\x01\"^\n\x14ListContextsResponse\x12-\n\x08\x63ontexts\x18\x01 \x03(\x0b\x32\x1b.webhook.context.v1.Context\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xdf\x01\n\x15SearchContextsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x14\n\x0cquery_vector\x18\x03 \x03(\x02\x12\x37\n\x0bquery_model\x18\x04 \x01(\x0b\x32\".webhook.context.v1.EmbeddingModel\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x31\n\x06\x66ilter\x18\x07 \x01(\x0b\x32!.webhook.context.v1.ContextFilter\"]\n\x16SearchContextsResponse\x12*\n\x07matches\x18\x01 \x03(\x0b\x32\x19.webhook.context.v1.Match\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x05Match\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x11\n\thighlight\x18\x04 \x01(\t\"\x97\x01\n\x14UpdateContextRequest\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"E\n\x15UpdateContextResponse\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\"H\n\x14\x44\x65leteContextRequest\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x17\n\x15\x44\x65leteContextResponse2\xd7\x05\n\x0e\x43ontextService\x12\x61\n\x0c\x41ppendEvents\x12\'.webhook.context.v1.AppendEventsRequest\x1a(.webhook.context.v1.AppendEventsResponse\x12[\n\nGetContext\x12%.webhook.context.v1.GetContextRequest\x1a&.webhook.context.v1.GetContextResponse\x12m\n\x10\x42\x61tchGetContexts\x12+.webhook.context.v1.BatchGetContextsRequest\x1a,.webhook.context.v1.BatchGetContextsResponse\x12\x61\n\x0cListContexts\x12\'.webhook.context.v1.ListContextsRequest\x1a(.webhook.context.v1.ListContextsResponse\x12g\n\x0eSearchContexts\x12).webhook.context.v1.SearchContextsRequest\x1a*.webhook.context.v1.SearchContextsResponse\x12\x64\n\rUpdateContext\x12(.webhook.context.v1.UpdateContextRequest\x1a).webhook.context.v1.UpdateContextResponse\x12\x64\n\rDeleteContext\x12(.webhook.context.v1.DeleteContextRequest\x1a).webhook.context.v1.DeleteContextResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(webhook/context/v1/context_service.proto\x12\x12webhook.context.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a webhook/context/v1/context.proto\x1a\x1ewebhook/status/v1/status.proto\"B\n\x13\x41ppendEventsRequest\x12+\n\x07\x61ppends\x18\x01 \x03(\x0b\x32\x1a.webhook.context.v1.Append\"\xf2\x01\n\x06\x41ppend\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12/\n\x05\x65vent\x18\x05 \x01(\x0b\x32 .webhook.context.v1.ContextEvent\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0b\n\x03url\x18\x07 \x01(\t\x12\r\n\x05state\x18\x08 \x01(\t\x12\x0e\n\x06labels\x18\t \x03(\t\x12\'\n\x05links\x18\n \x03(\x0b\x32\x18.webhook.context.v1.Link\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\"I\n\x14\x41ppendEventsResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .webhook.context.v1.AppendResult\"a\n\x0c\x41ppendResult\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12-\n\x06status\x18\x03 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\"}\n\x11GetContextRequest\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nmax_events\x18\x03 \x01(\x05\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x16\n\x0einclude_vector\x18\x05 \x01(\x08\"q\n\x12GetContextResponse\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\x12-\n\x0bserved_tier\x18\x02 \x01(\x0e\x32\x18.webhook.context.v1.Tier\"\x84\x01\n\x17\x42\x61tchGetContextsRequest\x12\x13\n\x0b\x63ontext_ids\x18\x01 \x03(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nmax_events\x18\x03 \x01(\x05\x12\x18\n\x10include_payloads\x18\x04 \x01(\x08\x12\x16\n\x0einclude_vector\x18\x05 \x01(\x08\"O\n\x18\x42\x61tchGetContextsResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".webhook.context.v1.BatchGetResult\"\x9c\x01\n\x0e\x42\x61tchGetResult\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\x12-\n\x0bserved_tier\x18\x03 \x01(\x0e\x32\x18.webhook.context.v1.Tier\"\x7f\n\x13ListContextsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x31\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.webhook.context.v1.ContextFilter\"\xbc\x01\n\rContextFilter\x12\r\n\x05tools\x18\x01 \x03(\t\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x31\n\rupdated_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eupdated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0emin_importance\x18\x06 \x01(\x01\"^\n\x14ListContextsResponse\x12-\n\x08\x63ontexts\x18\x01 \x03(\x0b\x32\x1b.webhook.context.v1.Context\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xdf\x01\n\x15SearchContextsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x14\n\x0cquery_vector\x18\x03 \x03(\x02\x12\x37\n\x0bquery_model\x18\x04 \x01(\x0b\x32\".webhook.context.v1.EmbeddingModel\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x31\n\x06\x66ilter\x18\x07 \x01(\x0b\x32!.webhook.context.v1.ContextFilter\"]\n\x16SearchContextsResponse\x12*\n\x07matches\x18\x01 \x03(\x0b\x32\x19.webhook.context.v1.Match\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x05Match\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x11\n\thighlight\x18\x04 \x01(\t\"\x97\x01\n\x14UpdateContextRequest\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"E\n\x15UpdateContextResponse\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\"u\n\x13PatchContextRequest\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x18\n\x10merge_patch_json\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"D\n\x14PatchContextResponse\x12,\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1b.webhook.context.v1.Context\"a\n\x14ListRevisionsRequest\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"a\n\x15ListRevisionsResponse\x12/\n\trevisions\x18\x01 \x03(\x0b\x32\x1c.webhook.context.v1.Revision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xca\x01\n\x08Revision\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12/\n\x0bupdate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x04 \x03(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x0e\n\x06pinned\x18\x07 \x01(\x08\x12\x17\n\x0f\x61ttributes_json\x18\x08 \x01(\t\x12\x0f\n\x07summary\x18\t \x01(\t\"H\n\x14\x44\x65leteContextRequest\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x17\n\x15\x44\x65leteContextResponse2\xa0\x07\n\x0e\x43ontextService\x12\x61\n\x0c\x41ppendEvents\x12\'.webhook.context.v1.AppendEventsRequest\x1a(.webhook.context.v1.AppendEventsResponse\x12[\n\nGetContext\x12%.webhook.context.v1.GetContextRequest\x1a&.webhook.context.v1.GetContextResponse\x12m\n\x10\x42\x61tchGetContexts\x12+.webhook.context.v1.BatchGetContextsRequest\x1a,.webhook.context.v1.BatchGetContextsResponse\x12\x61\n\x0cListContexts\x12\'.webhook.context.v1.ListContextsRequest\x1a(.webhook.context.v1.ListContextsResponse\x12g\n\x0eSearchContexts\x12).webhook.context.v1.SearchContextsRequest\x1a*.webhook.context.v1.SearchContextsResponse\x12\x64\n\rUpdateContext\x12(.webhook.context.v1.UpdateContextRequest\x1a).webhook.context.v1.UpdateContextResponse\x12\x61\n\x0cPatchContext\x12\'.webhook.context.v1.PatchContextRequest\x1a(.webhook.context.v1.PatchContextResponse\x12\x64\n\rListRevisions\x12(.webhook.context.v1.ListRevisionsRequest\x1a).webhook.context.v1.ListRevisionsResponse\x12\x64\n\rDeleteContext\x12(.webhook.context.v1.DeleteContextRequest\x1a).webhook.context.v1.DeleteContextResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,33 +46,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCONTEXTREQUEST']._serialized_start=684
   _globals['_GETCONTEXTREQUEST']._serialized_end=809
   _globals['_GETCONTEXTRESPONSE']._serialized_start=811
-  _globals['_GETCONTEXTRESPONSE']._serialized_end=877
-  _globals['_BATCHGETCONTEXTSREQUEST']._serialized_start=880
-  _globals['_BATCHGETCONTEXTSREQUEST']._serialized_end=1012
-  _globals['_BATCHGETCONTEXTSRESPONSE']._serialized_start=1014
-  _globals['_BATCHGETCONTEXTSRESPONSE']._serialized_end=1093
-  _globals['_BATCHGETRESULT']._serialized_start=1095
-  _globals['_BATCHGETRESULT']._serialized_end=1204
-  _globals['_LISTCONTEXTSREQUEST']._serialized_start=1206
-  _globals['_LISTCONTEXTSREQUEST']._serialized_end=1333
-  _globals['_CONTEXTFILTER']._serialized_start=1336
-  _globals['_CONTEXTFILTER']._serialized_end=1524
-  _globals['_LISTCONTEXTSRESPONSE']._serialized_start=1526
-  _globals['_LISTCONTEXTSRESPONSE']._serialized_end=1620
-  _globals['_SEARCHCONTEXTSREQUEST']._serialized_start=1623
-  _globals['_SEARCHCONTEXTSREQUEST']._serialized_end=1846
-  _globals['_SEARCHCONTEXTSRESPONSE']._serialized_start=1848
-  _globals['_SEARCHCONTEXTSRESPONSE']._serialized_end=1941
-  _globals['_MATCH']._serialized_start=1943
-  _globals['_MATCH']._serialized_end=2050
-  _globals['_UPDATECONTEXTREQUEST']._serialized_start=2053
-  _globals['_UPDATECONTEXTREQUEST']._serialized_end=2204
-  _globals['_UPDATECONTEXTRESPONSE']._serialized_start=2206
-  _globals['_UPDATECONTEXTRESPONSE']._serialized_end=2275
-  _globals['_DELETECONTEXTREQUEST']._serialized_start=2277
-  _globals['_DELETECONTEXTREQUEST']._serialized_end=2349
-  _globals['_DELETECONTEXTRESPONSE']._serialized_start=2351
-  _globals['_DELETECONTEXTRESPONSE']._serialized_end=2374
-  _globals['_CONTEXTSERVICE']._serialized_start=2377
-  _globals['_CONTEXTSERVICE']._serialized_end=3104
+  _globals['_GETCONTEXTRESPONSE']._serialized_end=924
+  _globals['_BATCHGETCONTEXTSREQUEST']._serialized_start=927
+  _globals['_BATCHGETCONTEXTSREQUEST']._serialized_end=1059
+  _globals['_BATCHGETCONTEXTSRESPONSE']._serialized_start=1061
+  _globals['_BATCHGETCONTEXTSRESPONSE']._serialized_end=1140
+  _globals['_BATCHGETRESULT']._serialized_start=1143
+  _globals['_BATCHGETRESULT']._serialized_end=1299
+  _globals['_LISTCONTEXTSREQUEST']._serialized_start=1301
+  _globals['_LISTCONTEXTSREQUEST']._serialized_end=1428
+  _globals['_CONTEXTFILTER']._serialized_start=1431
+  _globals['_CONTEXTFILTER']._serialized_end=1619
+  _globals['_LISTCONTEXTSRESPONSE']._serialized_start=1621
+  _globals['_LISTCONTEXTSRESPONSE']._serialized_end=1715
+  _globals['_SEARCHCONTEXTSREQUEST']._serialized_start=1718
+  _globals['_SEARCHCONTEXTSREQUEST']._serialized_end=1941
+  _globals['_SEARCHCONTEXTSRESPONSE']._serialized_start=1943
+  _globals['_SEARCHCONTEXTSRESPONSE']._serialized_end=2036
+  _globals['_MATCH']._serialized_start=2038
+  _globals['_MATCH']._serialized_end=2145
+  _globals['_UPDATECONTEXTREQUEST']._serialized_start=2148
+  _globals['_UPDATECONTEXTREQUEST']._serialized_end=2299
+  _globals['_UPDATECONTEXTRESPONSE']._serialized_start=2301
+  _globals['_UPDATECONTEXTRESPONSE']._serialized_end=2370
+  _globals['_PATCHCONTEXTREQUEST']._serialized_start=2372
+  _globals['_PATCHCONTEXTREQUEST']._serialized_end=2489
+  _globals['_PATCHCONTEXTRESPONSE']._serialized_start=2491
+  _globals['_PATCHCONTEXTRESPONSE']._serialized_end=2559
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=2561
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=2658
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=2660
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=2757
+  _globals['_REVISION']._serialized_start=2760
+  _globals['_REVISION']._serialized_end=2962
+  _globals['_DELETECONTEXTREQUEST']._serialized_start=2964
+  _globals['_DELETECONTEXTREQUEST']._serialized_end=3036
+  _globals['_DELETECONTEXTRESPONSE']._serialized_start=3038
+  _globals['_DELETECONTEXTRESPONSE']._serialized_end=3061
+  _globals['_CONTEXTSERVICE']._serialized_start=3064
+  _globals['_CONTEXTSERVICE']._serialized_end=3992
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,16 @@ class ContextServiceStub:
                 request_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.UpdateContextRequest.SerializeToString,
                 response_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.UpdateContextResponse.FromString,
                 _registered_method=True)
+        self.PatchContext = channel.unary_unary(
+                '/webhook.context.v1.ContextService/PatchContext',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.PatchContextRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.PatchContextResponse.FromString,
+                _registered_method=True)
+        self.ListRevisions = channel.unary_unary(
+                '/webhook.context.v1.ContextService/ListRevisions',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.ListRevisionsRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.ListRevisionsResponse.FromString,
+                _registered_method=True)
         self.DeleteContext = channel.unary_unary(
                 '/webhook.context.v1.ContextService/DeleteContext',
                 request_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.DeleteContextRequest.SerializeToString,
@@ -89,14 +99,16 @@ class ContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetContext(self, request, context):
-        """Errors: NOT_FOUND/CONTEXT_NOT_FOUND.
+        """The same answer from every tier. Errors: NOT_FOUND/CONTEXT_NOT_FOUND,
+        UNAVAILABLE/COLD_STORE_UNREACHABLE (events of a cold context were asked for),
+        DATA_LOSS/CONTEXT_UNREADABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetContexts(self, request, context):
-        """Errors of an item: NOT_FOUND/CONTEXT_NOT_FOUND.
+        """Errors of an item: as GetContext.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,8 +129,24 @@ class ContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateContext(self, request, context):
-        """Changes what the mask names: title, labels, enrichment. Errors: ABORTED/ETAG_MISMATCH (with
-        the current one), NOT_FOUND/CONTEXT_NOT_FOUND, INVALID_ARGUMENT/FIELD_INVALID.
+        """Changes what the mask names: title, labels, pinned, enrichment. Errors: ABORTED/ETAG_MISMATCH
+        (with the current one), NOT_FOUND/CONTEXT_NOT_FOUND, INVALID_ARGUMENT/FIELD_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PatchContext(self, request, context):
+        """Applies a JSON merge patch (RFC 7396) to what people may say of a context; the store reads,
+        merges and writes, so no caller has to. Errors: as UpdateContext.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevisions(self, request, context):
+        """What people and programs changed by hand, the newest first; the latest 50 changes are kept.
+        Errors: NOT_FOUND/CONTEXT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,6 +192,16 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     servicer.UpdateContext,
                     request_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.UpdateContextRequest.FromString,
                     response_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.UpdateContextResponse.SerializeToString,
+            ),
+            'PatchContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.PatchContext,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.PatchContextRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.PatchContextResponse.SerializeToString,
+            ),
+            'ListRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevisions,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.ListRevisionsRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.ListRevisionsResponse.SerializeToString,
             ),
             'DeleteContext': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteContext,
@@ -335,6 +373,60 @@ class ContextService:
             '/webhook.context.v1.ContextService/UpdateContext',
             webhook_dot_context_dot_v1_dot_context__service__pb2.UpdateContextRequest.SerializeToString,
             webhook_dot_context_dot_v1_dot_context__service__pb2.UpdateContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PatchContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.context.v1.ContextService/PatchContext',
+            webhook_dot_context_dot_v1_dot_context__service__pb2.PatchContextRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__service__pb2.PatchContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.context.v1.ContextService/ListRevisions',
+            webhook_dot_context_dot_v1_dot_context__service__pb2.ListRevisionsRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__service__pb2.ListRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,16 +42,27 @@ class ContextServiceStub:
     UNAVAILABLE/STORE_UNREACHABLE.
     """
     GetContext: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.GetContextRequest, _context_service_pb2.GetContextResponse]
-    """Errors: NOT_FOUND/CONTEXT_NOT_FOUND."""
+    """The same answer from every tier. Errors: NOT_FOUND/CONTEXT_NOT_FOUND,
+    UNAVAILABLE/COLD_STORE_UNREACHABLE (events of a cold context were asked for),
+    DATA_LOSS/CONTEXT_UNREADABLE.
+    """
     BatchGetContexts: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.BatchGetContextsRequest, _context_service_pb2.BatchGetContextsResponse]
-    """Errors of an item: NOT_FOUND/CONTEXT_NOT_FOUND."""
+    """Errors of an item: as GetContext."""
     ListContexts: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ListContextsRequest, _context_service_pb2.ListContextsResponse]
     """Newest change first."""
     SearchContexts: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.SearchContextsRequest, _context_service_pb2.SearchContextsResponse]
     """By meaning and by words together, best first."""
     UpdateContext: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.UpdateContextRequest, _context_service_pb2.UpdateContextResponse]
-    """Changes what the mask names: title, labels, enrichment. Errors: ABORTED/ETAG_MISMATCH (with
-    the current one), NOT_FOUND/CONTEXT_NOT_FOUND, INVALID_ARGUMENT/FIELD_INVALID.
+    """Changes what the mask names: title, labels, pinned, enrichment. Errors: ABORTED/ETAG_MISMATCH
+    (with the current one), NOT_FOUND/CONTEXT_NOT_FOUND, INVALID_ARGUMENT/FIELD_INVALID.
+    """
+    PatchContext: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.PatchContextRequest, _context_service_pb2.PatchContextResponse]
+    """Applies a JSON merge patch (RFC 7396) to what people may say of a context; the store reads,
+    merges and writes, so no caller has to. Errors: as UpdateContext.
+    """
+    ListRevisions: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ListRevisionsRequest, _context_service_pb2.ListRevisionsResponse]
+    """What people and programs changed by hand, the newest first; the latest 50 changes are kept.
+    Errors: NOT_FOUND/CONTEXT_NOT_FOUND.
     """
     DeleteContext: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.DeleteContextRequest, _context_service_pb2.DeleteContextResponse]
     """Forgets it; later appends are refused. Errors: NOT_FOUND/CONTEXT_NOT_FOUND,
@@ -72,16 +83,27 @@ class ContextServiceAsyncStub(ContextServiceStub):
     UNAVAILABLE/STORE_UNREACHABLE.
     """
     GetContext: _aio.UnaryUnaryMultiCallable[_context_service_pb2.GetContextRequest, _context_service_pb2.GetContextResponse]  # type: ignore[assignment]
-    """Errors: NOT_FOUND/CONTEXT_NOT_FOUND."""
+    """The same answer from every tier. Errors: NOT_FOUND/CONTEXT_NOT_FOUND,
+    UNAVAILABLE/COLD_STORE_UNREACHABLE (events of a cold context were asked for),
+    DATA_LOSS/CONTEXT_UNREADABLE.
+    """
     BatchGetContexts: _aio.UnaryUnaryMultiCallable[_context_service_pb2.BatchGetContextsRequest, _context_service_pb2.BatchGetContextsResponse]  # type: ignore[assignment]
-    """Errors of an item: NOT_FOUND/CONTEXT_NOT_FOUND."""
+    """Errors of an item: as GetContext."""
     ListContexts: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ListContextsRequest, _context_service_pb2.ListContextsResponse]  # type: ignore[assignment]
     """Newest change first."""
     SearchContexts: _aio.UnaryUnaryMultiCallable[_context_service_pb2.SearchContextsRequest, _context_service_pb2.SearchContextsResponse]  # type: ignore[assignment]
     """By meaning and by words together, best first."""
     UpdateContext: _aio.UnaryUnaryMultiCallable[_context_service_pb2.UpdateContextRequest, _context_service_pb2.UpdateContextResponse]  # type: ignore[assignment]
-    """Changes what the mask names: title, labels, enrichment. Errors: ABORTED/ETAG_MISMATCH (with
-    the current one), NOT_FOUND/CONTEXT_NOT_FOUND, INVALID_ARGUMENT/FIELD_INVALID.
+    """Changes what the mask names: title, labels, pinned, enrichment. Errors: ABORTED/ETAG_MISMATCH
+    (with the current one), NOT_FOUND/CONTEXT_NOT_FOUND, INVALID_ARGUMENT/FIELD_INVALID.
+    """
+    PatchContext: _aio.UnaryUnaryMultiCallable[_context_service_pb2.PatchContextRequest, _context_service_pb2.PatchContextResponse]  # type: ignore[assignment]
+    """Applies a JSON merge patch (RFC 7396) to what people may say of a context; the store reads,
+    merges and writes, so no caller has to. Errors: as UpdateContext.
+    """
+    ListRevisions: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ListRevisionsRequest, _context_service_pb2.ListRevisionsResponse]  # type: ignore[assignment]
+    """What people and programs changed by hand, the newest first; the latest 50 changes are kept.
+    Errors: NOT_FOUND/CONTEXT_NOT_FOUND.
     """
     DeleteContext: _aio.UnaryUnaryMultiCallable[_context_service_pb2.DeleteContextRequest, _context_service_pb2.DeleteContextResponse]  # type: ignore[assignment]
     """Forgets it; later appends are refused. Errors: NOT_FOUND/CONTEXT_NOT_FOUND,
@@ -111,7 +133,10 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_service_pb2.GetContextRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_service_pb2.GetContextResponse, _abc.Awaitable[_context_service_pb2.GetContextResponse]]:
-        """Errors: NOT_FOUND/CONTEXT_NOT_FOUND."""
+        """The same answer from every tier. Errors: NOT_FOUND/CONTEXT_NOT_FOUND,
+        UNAVAILABLE/COLD_STORE_UNREACHABLE (events of a cold context were asked for),
+        DATA_LOSS/CONTEXT_UNREADABLE.
+        """
 
     @_abc_1.abstractmethod
     def BatchGetContexts(
@@ -119,7 +144,7 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_service_pb2.BatchGetContextsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_service_pb2.BatchGetContextsResponse, _abc.Awaitable[_context_service_pb2.BatchGetContextsResponse]]:
-        """Errors of an item: NOT_FOUND/CONTEXT_NOT_FOUND."""
+        """Errors of an item: as GetContext."""
 
     @_abc_1.abstractmethod
     def ListContexts(
@@ -143,8 +168,28 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_service_pb2.UpdateContextRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_service_pb2.UpdateContextResponse, _abc.Awaitable[_context_service_pb2.UpdateContextResponse]]:
-        """Changes what the mask names: title, labels, enrichment. Errors: ABORTED/ETAG_MISMATCH (with
-        the current one), NOT_FOUND/CONTEXT_NOT_FOUND, INVALID_ARGUMENT/FIELD_INVALID.
+        """Changes what the mask names: title, labels, pinned, enrichment. Errors: ABORTED/ETAG_MISMATCH
+        (with the current one), NOT_FOUND/CONTEXT_NOT_FOUND, INVALID_ARGUMENT/FIELD_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def PatchContext(
+        self,
+        request: _context_service_pb2.PatchContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_service_pb2.PatchContextResponse, _abc.Awaitable[_context_service_pb2.PatchContextResponse]]:
+        """Applies a JSON merge patch (RFC 7396) to what people may say of a context; the store reads,
+        merges and writes, so no caller has to. Errors: as UpdateContext.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRevisions(
+        self,
+        request: _context_service_pb2.ListRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_service_pb2.ListRevisionsResponse, _abc.Awaitable[_context_service_pb2.ListRevisionsResponse]]:
+        """What people and programs changed by hand, the newest first; the latest 50 changes are kept.
+        Errors: NOT_FOUND/CONTEXT_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
