@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from webhook_shared import compression, envelope
-from webhook_shared.envelope import Envelope, EnvelopeError, Keyring, Undecodable, UnknownKey
+from webhook_shared import envelope
+from webhook_shared.envelope import EnvelopeError, Keyring, Undecodable, UnknownKey
 from webhook_shared.redis import Client
 
 MASTER = SecretStr("0123456789abcdefghijklmnopqrstuvwxyzABCDEF")
@@ -137,51 +137,3 @@ async def test_no_bytes_make_it_raise_anything_else(junk: bytes) -> None:
 async def test_a_weak_master_key_is_refused(redis: Client, weak: str) -> None:
     with pytest.raises(ValueError, match="ENCRYPTION_MASTER_KEY"):
         Keyring(redis, SecretStr(weak))
-
-
-def frames_of(*contents: bytes, dictionary: str = "") -> list[compression.Frame]:
-    found = []
-    for content in contents:
-        packed = compression.compress(content, dictionary)
-        assert packed
-        found.append(compression.Frame(*packed, len(content)))
-    return found
-
-
-@pytest.mark.parametrize("dictionary", ["", "github"])
-def test_many_frames_open_together_as_each_does_alone(dictionary: str) -> None:
-    contents = [b'{"action":"opened","number":%d}' % number * (8 + number * 7) for number in range(40)]
-    contents += [b"large" * 200_000]
-    mixed = frames_of(*contents, dictionary=dictionary) + frames_of(*contents[5:8])
-    assert compression.decompress_all(mixed) == [compression.decompress(*frame) for frame in mixed]
-
-
-@pytest.mark.parametrize("at", [0, 17, 39])
-def test_one_bad_frame_harms_no_other(at: int) -> None:
-    contents = [b"a text that repeats itself %d " % number * 20 for number in range(40)]
-    frames = frames_of(*contents)
-    content, identity, size = frames[at]
-    worse = (
-        (content[: len(content) // 2], identity, size),
-        (content, identity, size + 1),
-        (content, b"nowhere!", size),
-        (b"no frame at all", identity, size),
-    )
-    for bad in worse:
-        frames[at] = compression.Frame(*bad)
-        opened = compression.decompress_all(frames)
-        assert isinstance(opened[at], compression.CompressionError)
-        assert opened[:at] + opened[at + 1 :] == contents[:at] + contents[at + 1 :]
-
-
-async def test_many_envelopes_open_together_and_each_error_is_its_own(keyring: Keyring) -> None:
-    await keyring.prepare(["acme"])
-    sealed = [keyring.seal("acme", CONTENT, "event", str(number)) for number in range(30)]
-    sealed += [keyring.seal("acme", b"short", "event", "30")]
-    envelopes = [Envelope("acme", each, ("event", str(number))) for number, each in enumerate(sealed)]
-    envelopes[3] = Envelope("acme", sealed[3], ("event", "4"))
-    envelopes[5] = Envelope("acme", sealed[5][:-1], ("event", "5"))
-    envelopes[7] = Envelope("other", sealed[7], ("event", "7"))
-    opened = keyring.open_all(envelopes)
-    assert [type(opened[at]) for at in (3, 5, 7)] == [Undecodable, Undecodable, UnknownKey]
-    assert [each for at, each in enumerate(opened) if at not in {3, 5, 7}] == [CONTENT] * 27 + [b"short"]

@@ -8,15 +8,10 @@ made with an older one finds it by id, so a file may never be removed.
 from __future__ import annotations
 
 import hashlib
-import os
-import struct
 import threading
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
 
 import zstandard
 
@@ -28,30 +23,9 @@ SMALLEST_BYTES = 64
 NO_DICTIONARY = bytes(8)
 _WINDOW_LOG_MAX = 26
 
-# One call for many frames starts threads of its own, which pays from here on...
-_FEWEST_TOGETHER = 16
-# ...and holds all their contents at once, which has to be bounded.
-_MOST_TOGETHER = 256
-_LARGEST_TOGETHER_BYTES = 256 * 1024
-_THREADS = min(2, os.cpu_count() or 1)
-
 
 class CompressionError(ValueError):
     """Bytes that are not what we compressed."""
-
-
-class Frame(NamedTuple):
-    """What was compressed.
-
-    Attributes:
-        content: The frame.
-        identity: The dictionary that it was made with; NO_DICTIONARY for none.
-        size_bytes: What its content must measure.
-    """
-
-    content: bytes
-    identity: bytes
-    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -136,9 +110,12 @@ def decompress(frame: bytes, identity: bytes, size_bytes: int) -> bytes:
     Raises:
         CompressionError: Damaged, larger than said, or made with a dictionary that we don't have.
     """
-    decompressor = _decompressor(identity)
-    _check_size(frame, size_bytes)
+    decompressor = _workspace.decompressors.get(identity)
+    if decompressor is None:
+        decompressor = _workspace.decompressors[identity] = _decompressor(identity)
     try:
+        if zstandard.frame_content_size(frame) != size_bytes:
+            raise CompressionError("the frame says another size than its header")
         content: bytes = decompressor.decompress(frame, max_output_size=size_bytes)
     except zstandard.ZstdError:
         raise CompressionError("the frame is damaged") from None
@@ -147,69 +124,10 @@ def decompress(frame: bytes, identity: bytes, size_bytes: int) -> bytes:
     return content
 
 
-def decompress_all(frames: Sequence[Frame]) -> list[bytes | CompressionError]:
-    """As `decompress` does it, but many at once and on several cores; an error stands in its place."""
-    found: dict[int, bytes] = {}
-    for places in _portions(frames):
-        found.update(zip(places, _together([frames[at] for at in places]), strict=False))
-    return [found[at] if at in found else _alone(frame) for at, frame in enumerate(frames)]
-
-
-def _portions(frames: Sequence[Frame]) -> Iterator[list[int]]:
-    """Places of frames of one dictionary, of which there are many, with little in them."""
-    by_dictionary: dict[bytes, list[int]] = defaultdict(list)
-    for at, frame in enumerate(frames):
-        if frame.size_bytes <= _LARGEST_TOGETHER_BYTES:
-            by_dictionary[frame.identity].append(at)
-    for places in by_dictionary.values():
-        for start in range(0, len(places), _MOST_TOGETHER):
-            if len(places) - start >= _FEWEST_TOGETHER:
-                yield places[start : start + _MOST_TOGETHER]
-
-
-def _together(frames: Sequence[Frame]) -> list[bytes]:
-    """Their contents, or nothing at all: then each has to be tried, to find out which is to blame."""
-    sizes = [frame.size_bytes for frame in frames]
-    try:
-        decompressor = _decompressor(frames[0].identity)
-        for frame in frames:
-            _check_size(frame.content, frame.size_bytes)
-        buffers = decompressor.multi_decompress_to_buffer(
-            [frame.content for frame in frames],
-            decompressed_sizes=struct.pack(f"={len(sizes)}Q", *sizes),
-            threads=_THREADS,
-        )
-    except (CompressionError, zstandard.ZstdError, ValueError):
-        return []
-    return [buffers[i].tobytes() for i in range(len(frames))]
-
-
-def _alone(frame: Frame) -> bytes | CompressionError:
-    try:
-        return decompress(*frame)
-    except CompressionError as error:
-        return error
-
-
-def _check_size(frame: bytes, size_bytes: int) -> None:
-    try:
-        said = zstandard.frame_content_size(frame)
-    except zstandard.ZstdError:
-        raise CompressionError("the frame is damaged") from None
-    if said != size_bytes:
-        raise CompressionError("the frame says another size than its header")
-
-
 def _decompressor(identity: bytes) -> zstandard.ZstdDecompressor:
-    decompressor = _workspace.decompressors.get(identity)
-    if decompressor is None:
-        entry = None
-        if identity != NO_DICTIONARY:
-            entry = _dictionaries().get(identity)
-            if entry is None:
-                raise CompressionError(f"dictionary {identity.hex()} is not here")
-        decompressor = zstandard.ZstdDecompressor(
-            dict_data=entry.data if entry else None, max_window_size=1 << _WINDOW_LOG_MAX
-        )
-        _workspace.decompressors[identity] = decompressor
-    return decompressor
+    entry = _dictionaries().get(identity)
+    if entry is None and identity != NO_DICTIONARY:
+        raise CompressionError(f"dictionary {identity.hex()} is not here")
+    return zstandard.ZstdDecompressor(
+        dict_data=entry.data if entry else None, max_window_size=1 << _WINDOW_LOG_MAX
+    )

@@ -19,10 +19,9 @@ import hmac
 import os
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -40,6 +39,7 @@ ROOT_VERSION = 1
 
 _PREFIX = struct.Struct(">4sBBH8s12s48s32s")
 _CONTENT = struct.Struct(">8sI12s")
+_LENGTH = struct.Struct(">I")
 _CODEC_AT = 5
 _KEY_PART = slice(8, _PREFIX.size)
 _AUTHENTICATED = _PREFIX.size + 12
@@ -71,20 +71,6 @@ class UnknownFormat(EnvelopeError):
 
 class UnknownKey(EnvelopeError):
     """Sealed under a tenant key that the key table does not have (now)."""
-
-
-class Envelope(NamedTuple):
-    """What is to be opened.
-
-    Attributes:
-        tenant: Whose it is.
-        sealed: The bytes.
-        binding: As it was sealed with.
-    """
-
-    tenant: str
-    sealed: bytes
-    binding: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -215,28 +201,6 @@ class Keyring:
             UnknownFormat: Of a newer version.
             UnknownKey: The tenant was not prepared, or its table lacks the key.
         """
-        body = self._decrypt(tenant, sealed, binding)
-        if isinstance(body, bytes):
-            return body
-        try:
-            return compression.decompress(*body)
-        except compression.CompressionError as error:
-            raise Undecodable(str(error)) from None
-
-    def open_all(self, envelopes: Sequence[Envelope]) -> list[bytes | EnvelopeError]:
-        """As `open` does it, but many at once, which costs less; an error stands in its place."""
-        found: list[bytes | EnvelopeError | compression.Frame] = []
-        for tenant, sealed, binding in envelopes:
-            try:
-                found.append(self._decrypt(tenant, sealed, binding))
-            except EnvelopeError as error:
-                found.append(error)
-        contents = iter(
-            compression.decompress_all([each for each in found if isinstance(each, compression.Frame)])
-        )
-        return [_content(next(contents)) if isinstance(each, compression.Frame) else each for each in found]
-
-    def _decrypt(self, tenant: str, sealed: bytes, binding: tuple[str, ...]) -> bytes | compression.Frame:
         if len(sealed) < HEADER_BYTES + TAG_BYTES or sealed[:4] != MAGIC:
             raise Undecodable("not an envelope")
         if sealed[4] != SUITE or sealed[_CODEC_AT] > CODEC_ZSTD:
@@ -249,7 +213,12 @@ class Keyring:
             body = cipher.decrypt(nonce, sealed[HEADER_BYTES:], _associated(sealed, tenant, binding))
         except InvalidTag:
             raise Undecodable("tampered with, or bound to something else") from None
-        return body if sealed[_CODEC_AT] == CODEC_PLAIN else compression.Frame(body, dictionary, size)
+        if sealed[_CODEC_AT] == CODEC_PLAIN:
+            return body
+        try:
+            return compression.decompress(body, dictionary, size)
+        except compression.CompressionError as error:
+            raise Undecodable(str(error)) from None
 
     def _data_key(self, tenant: str, *, fresh: bool) -> _DataKey:
         if fresh:
@@ -296,10 +265,6 @@ class Keyring:
         return cipher
 
 
-def _content(opened: bytes | compression.CompressionError) -> bytes | EnvelopeError:
-    return Undecodable(str(opened)) if isinstance(opened, compression.CompressionError) else opened
-
-
 def _checked(master_key: SecretStr) -> bytes:
     secret = master_key.get_secret_value()
     if len(secret) < SHORTEST_MASTER_KEY or len(set(secret)) < SHORTEST_MASTER_KEY // 4:
@@ -320,19 +285,19 @@ def _wrap_binding(tenant: str, key_id: bytes) -> bytes:
 
 
 def _associated(head: bytes, tenant: str, binding: tuple[str, ...]) -> bytes:
-    *kind, name = binding
-    last = name.encode()
-    return head[:_AUTHENTICATED] + _owner(tenant, *kind) + len(last).to_bytes(4, "big") + last
+    # The name differs each time; what stands before it is the same for all of a kind.
+    name = binding[-1].encode()
+    return b"".join((head[:_AUTHENTICATED], _owner(tenant, binding[:-1]), _LENGTH.pack(len(name)), name))
 
 
 @lru_cache(maxsize=OWNERS)
-def _owner(*parts: str) -> bytes:
-    return _joined(*[part.encode() for part in parts])
+def _owner(tenant: str, kind: tuple[str, ...]) -> bytes:
+    return _joined(tenant.encode(), *[part.encode() for part in kind])
 
 
 def _joined(*parts: bytes) -> bytes:
     # Length-prefixed, so that no two lists of parts join to the same bytes.
     joined = b""
     for part in parts:
-        joined += len(part).to_bytes(4, "big") + part
+        joined += _LENGTH.pack(len(part)) + part
     return joined

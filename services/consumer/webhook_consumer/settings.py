@@ -52,7 +52,7 @@ class ConsumerSection(Section):
         "webhook-events-dlq", min_length=1, description="Where events go that are given up."
     )
     prefetch_count: int = setting(
-        1000, ge=1, le=100_000, description="Most events held by one process: read, running or being settled."
+        1000, ge=1, le=100_000, description="Most events read or running in one process."
     )
     claim_idle_time: Duration = setting(
         timedelta(seconds=30),

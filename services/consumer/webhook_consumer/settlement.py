@@ -51,7 +51,7 @@ class Settlement:
         if found.done:
             await self._acks.submit([entry.id for entry in found.done])
             self._count(found.done)
-        self._buffer.drop(entry.id for entry in entries)
+        self._buffer.drop([entry.id for entry in entries])
 
     async def _acknowledge(self, batches: list[list[bytes]]) -> list[None]:
         ids = [entry_id for batch in batches for entry_id in batch]
@@ -78,12 +78,14 @@ class Settlement:
 
     def _count(self, done: Sequence[Entry]) -> None:
         # By the raw name: a batch has few tools, and many entries.
-        counts = Counter(entry.fields.get(b"tool") or entry.tool for entry in done)
+        counts = Counter([entry.fields.get(b"tool") or entry.tool for entry in done])
         for tool, count in counts.items():
             name = tool.decode(errors="replace") if isinstance(tool, bytes) else tool
             self._metrics.processed.labels(name).inc(count)
 
     def _sort(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> _Sorted:
+        if set(map(type, outcomes)) == {Done}:
+            return _Sorted(done=list(entries))
         found = _Sorted()
         for entry, outcome in zip(entries, outcomes, strict=True):
             if isinstance(outcome, Done):

@@ -11,7 +11,7 @@ from functools import partial
 from webhook_shared import redis as store
 from webhook_shared.channel import connected
 from webhook_shared.envelope import Keyring
-from webhook_shared.identity import Authenticator
+from webhook_shared.identity import Authenticator, Certificates
 from webhook_shared.redis import Client
 from webhook_shared.server import serving
 from webhook_shared.tasks import ended
@@ -60,7 +60,9 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(store.opened(webhook.redis))
         keyring = Keyring(client, webhook.encryption.master_key)
-        authenticator = Authenticator(client, webhook.identity.internal_key)
+        authenticator = Authenticator(
+            client, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
+        )
 
         queues: list[RedisQueue] = []
         for lane in lanes(consumer):
@@ -76,18 +78,24 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
                 authenticator=authenticator,
                 ready={"redis": partial(store.ping, client)},
                 drain_s=drain_s,
+                tls=webhook.tls,
             )
         )
 
         key = webhook.identity.internal_key
         contexts = ContextClient(
             await stack.enter_async_context(
-                connected(webhook.services.context, key=key, deadline_s=CONTEXT_DEADLINE_S)
+                connected(webhook.services.context, key=key, deadline_s=CONTEXT_DEADLINE_S, tls=webhook.tls)
             )
         )
         intelligence = IntelligenceClient(
             await stack.enter_async_context(
-                connected(webhook.services.intelligence, key=key, deadline_s=INTELLIGENCE_DEADLINE_S)
+                connected(
+                    webhook.services.intelligence,
+                    key=key,
+                    deadline_s=INTELLIGENCE_DEADLINE_S,
+                    tls=webhook.tls,
+                )
             )
         )
         await stack.enter_async_context(_gauges(backlog))

@@ -37,7 +37,7 @@ class Limits:
     Attributes:
         workers: Batches at once.
         batch: Most entries of a batch.
-        prefetch: Most entries held: buffered, running or being settled.
+        prefetch: Most entries buffered or running.
         idle_ms: How long an entry may be silent before another process takes it over.
         drain_s: How long running batches may take to finish at the end, seconds.
     """
@@ -121,6 +121,7 @@ class Worker:
             await self._hand_back([entry.id for entry in batch])
             return
         self._metrics.duration.observe(time.perf_counter() - started, len(batch))
+        self._buffer.settling([entry.id for entry in batch])
         await self._settlement.settle(batch, outcomes)
 
     async def _run_alone(self, suspect: Entry) -> None:
