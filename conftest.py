@@ -43,10 +43,10 @@ class RedisServer:
     def settings(self) -> RedisSection:
         return RedisSection(addresses=(f"127.0.0.1:{self.port}",))
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         command = [server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         command += ["--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", self.appendfsync]
-        command += ["--loglevel", "warning"]
+        command += ["--loglevel", "warning", *options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def stop(self, number: int = signal.SIGTERM) -> None:

@@ -35,11 +35,24 @@ webhook:
       standard-webhooks: env:TEST_STANDARD_SECRET
       acme-deploy: env:ACME_DEPLOY_WEBHOOK_SECRET
       secretless: env:TEST_NOBODY_SET_THIS
+      rotating: env:TEST_ROTATING_SECRET
     tenants:
       rival:
         signature_secrets:
           github: env:TEST_RIVAL_GITHUB_SECRET
+      world:
+        signature_secrets:
+          standard-webhooks: env:TEST_WORLD_PUBLIC_KEY
 """
+#: What the senders of the tenant "world" hold: all the same, and one of them a private key.
+WORLD_SECRET = "all the world: one secret"
+WORLD_PRIVATE_KEY = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="
+WORLD = (
+    *("azure-devops", "bitbucket", "circleci", "github", "gitlab", "grafana", "jira", "linear", "acme-lab"),
+    *("microsoft-graph", "pagerduty", "sentry", "shopify", "slack", "sonarqube", "stripe", "terraform"),
+    "twitter",
+)
+CONFIGURATION += "".join(f"          {tool}: env:TEST_WORLD_SECRET\n" for tool in WORLD)
 
 
 def _whsec() -> str:
@@ -182,10 +195,17 @@ def _environment(var: Path) -> dict[str, str]:
             f"TEST_GITLAB_SIGNING_SECRET={_whsec()}",
             f"TEST_STANDARD_SECRET={_whsec()}",
             f"TEST_RIVAL_GITHUB_SECRET={secrets.token_hex(32)}",
+            f"TEST_ROTATING_SECRET={secrets.token_hex(32)}",
         ]
         kept.write_text("\n".join(lines), encoding="utf-8")
     pairs = (line.partition("=") for line in kept.read_text(encoding="utf-8").splitlines())
-    return {"WEBHOOK_CONFIG": str(configuration), **{name: value for name, _, value in pairs}}
+    return {
+        "WEBHOOK_CONFIG": str(configuration),
+        "TEST_WORLD_SECRET": WORLD_SECRET,
+        # RFC 8032, 7.1, TEST 1.
+        "TEST_WORLD_PUBLIC_KEY": "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+        **{name: value for name, _, value in pairs},
+    }
 
 
 def _senders(system: System, own: Mapping[str, str]) -> Senders:

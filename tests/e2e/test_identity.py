@@ -19,18 +19,35 @@ from tests.system import House
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 RPC_WITHIN_S = 10.0
+STREAM_WITHIN_S = 2.0
 SERVICES = ("gateway", "security", "consumer", "intelligence", "context")
 OPEN = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 #: The role that each RPC needs. Whoever adds an RPC says here who may call it.
 ROLES = {
     "webhook.ingest.v1.IngestService/IngestEvents": "writer",
+    "webhook.ingest.v1.IngestService/TailEvents": "operator",
+    "webhook.ingest.v1.IngestAdminService/RetryRejections": "operator",
+    "webhook.ingest.v1.IngestAdminService/ListQuarantined": "operator",
+    "webhook.ingest.v1.IngestAdminService/GetQuarantined": "operator",
     "webhook.security.v1.AdmissionService/Admit": "internal",
     "webhook.security.v1.AdmissionService/ListEdgePolicies": "internal",
+    "webhook.security.v1.AdmissionService/ReportRefusals": "internal",
+    "webhook.security.v1.AdmissionService/Readmit": "internal",
+    "webhook.security.v1.AdmissionService/SettleReadmissions": "internal",
     "webhook.security.v1.SecurityAdminService/ListSources": "operator",
     "webhook.security.v1.SecurityAdminService/GetSource": "operator",
     "webhook.security.v1.SecurityAdminService/CreateApiKey": "operator",
     "webhook.security.v1.SecurityAdminService/RevokeApiKey": "operator",
+    "webhook.security.v1.SecurityAdminService/RotateSecret": "operator",
+    "webhook.security.v1.SecurityAdminService/RetireSecret": "operator",
+    "webhook.security.v1.SecurityAdminService/ListSecrets": "operator",
+    "webhook.security.v1.SecurityAdminService/ListRejections": "operator",
+    "webhook.security.v1.SecurityAdminService/GetRejection": "operator",
+    "webhook.security.v1.SecurityAdminService/OpenEvent": "operator",
+    "webhook.security.v1.SecurityAdminService/TailAudit": "operator",
+    "webhook.security.v1.SecurityAdminService/VerifyAudit": "operator",
+    "webhook.security.v1.SecurityAdminService/TrimAudit": "operator",
     "webhook.consumer.v1.ConsumerAdminService/GetBacklog": "operator",
     "webhook.consumer.v1.ConsumerAdminService/ListConsumers": "operator",
     "webhook.consumer.v1.ConsumerAdminService/ListDeadLetters": "operator",
@@ -38,14 +55,27 @@ ROLES = {
     "webhook.intelligence.v1.IntelligenceService/Embed": "reader",
     "webhook.intelligence.v1.IntelligenceService/Summarize": "reader",
     "webhook.intelligence.v1.IntelligenceService/Analyze": "writer",
+    "webhook.intelligence.v1.IntelligenceService/Explain": "reader",
+    "webhook.intelligence.v1.IntelligenceService/Observe": "writer",
+    "webhook.intelligence.v1.IntelligenceService/Predict": "reader",
+    "webhook.intelligence.v1.IntelligenceService/Estimate": "reader",
+    "webhook.intelligence.v1.IntelligenceService/GetSpending": "reader",
     "webhook.context.v1.ContextService/AppendEvents": "writer",
     "webhook.context.v1.ContextService/GetContext": "reader",
     "webhook.context.v1.ContextService/BatchGetContexts": "reader",
     "webhook.context.v1.ContextService/ListContexts": "reader",
     "webhook.context.v1.ContextService/SearchContexts": "reader",
     "webhook.context.v1.ContextService/UpdateContext": "writer",
+    "webhook.context.v1.ContextService/PatchContext": "writer",
+    "webhook.context.v1.ContextService/ListRevisions": "reader",
     "webhook.context.v1.ContextService/DeleteContext": "writer",
     "webhook.context.v1.ContextAdminService/GetStats": "operator",
+    "webhook.context.v1.ContextAdminService/ForceTransition": "operator",
+}
+#: These go on for as long as somebody listens.
+STREAMED = {
+    "webhook.ingest.v1.IngestService/TailEvents",
+    "webhook.security.v1.SecurityAdminService/TailAudit",
 }
 KEYS = {"reader": ROLE_READER, "writer": ROLE_WRITER, "operator": ROLE_OPERATOR}
 CLOSED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
@@ -73,7 +103,8 @@ async def _call(
     """The code of an empty request to an RPC, whatever its messages are."""
     async with grpc.aio.insecure_channel(house.system.plan.grpc[service]) as channel:
         rpc: Any = channel.unary_unary(f"/{method}")
-        call = rpc(b"", metadata=metadata, timeout=RPC_WITHIN_S)
+        within_s = STREAM_WITHIN_S if method in STREAMED else RPC_WITHIN_S
+        call = rpc(b"", metadata=metadata, timeout=within_s)
         code: grpc.StatusCode = await call.code()
         return code
 

@@ -1,10 +1,10 @@
-"""A short run of the ledger: every process killed once under load, and nothing lost or doubled."""
+"""Short runs of the ledger: processes killed and away under load, and nothing lost or doubled."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.ledger import report
+from tests.ledger import outage, report
 from tests.ledger.__main__ import quick
 from tests.ledger.killer import VICTIMS
 from tests.ledger.run import run
@@ -18,3 +18,13 @@ async def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path) -> None:
     assert figures["in_contexts"] == quick.deliveries
     assert (figures["contexts_behind"], figures["dead"], figures["waiting"]) == (0, 0, 0)
     assert figures["kills"] == dict.fromkeys(sorted(VICTIMS), quick.rounds)
+
+
+async def test_what_was_acknowledged_while_redis_was_away_arrives_once(tmp_path: Path) -> None:
+    result = await outage.run(deliveries=300, contexts=10, seed=1, var=tmp_path)
+    assert result.account.is_clean, result
+    assert len(result.promises.events) == result.in_contexts == result.deliveries
+    # All of the second part was acknowledged while there was no Redis, and across the gateway's death.
+    assert result.spooled >= result.deliveries // 3
+    # Nobody but those whom the gateway's death cut off had to come again.
+    assert result.promises.refused.keys() <= {"none"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from deploy.ops.tests.harness import Cli, Ran, Runner, until
@@ -212,6 +214,15 @@ def test_sending_where_nothing_runs_ends_with_3(lonely_cli: Cli) -> None:
     assert "make run" in told.err
 
 
+def test_every_sender_of_the_catalogue_can_be_sent_for(lonely_cli: Cli) -> None:
+    # It got as far as the connection: body and signature were made.
+    assert lonely_cli("send", "stripe", "--count", "2", STRIPE_WEBHOOK_SECRET="a secret").code == 3
+    told = lonely_cli("send", "standard-webhooks", STANDARD_WEBHOOKS_WEBHOOK_SECRET="no such kind")
+    assert told.code == 2
+    assert "whsec_, whsk_" in told.err
+    assert "no such kind" not in told.err
+
+
 def test_an_unknown_secret_is_asked_for(lonely_cli: Cli) -> None:
     told = lonely_cli("send", "acme-deploy")
     assert told.code == 2
@@ -238,3 +249,30 @@ def test_help_teaches_with_examples(lonely_cli: Cli) -> None:
         assert told.code == 0
         assert "Example" in told.out, command
         assert "--json" in told.out, command
+
+
+def test_tail_shows_what_is_accepted(running: Runner, cli: Cli) -> None:
+    program = Path(sys.executable).with_name("webhook-cli")
+    command = [program, "--var", running.var, "tail", "--tool", "jira", "--count", "2", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=cli.environ, text=True
+    ) as tail:
+        assert tail.stderr is not None
+        assert "from here on" in tail.stderr.readline()
+        assert cli("send", "github").code == 0
+        sent = cli("send", "jira", "--count", "2", "--json").json["sent"]
+        shown, _ = tail.communicate(timeout=10)
+    assert tail.returncode == 0
+    rows = [orjson.loads(line) for line in shown.splitlines()]
+    # They are sent side by side, so either may be the first.
+    assert {row["event_id"] for row in rows} == {one["event_id"] for one in sent}
+    assert {row["tool"] for row in rows} == {"jira"}
+
+
+def test_tail_says_what_is_wrong(cli: Cli) -> None:
+    refused = cli("tail", "--from", "nonsense")
+    assert (refused.code, "resume_token" in refused.err) == (2, True)
+    away = cli("tail", WEBHOOK_GATEWAY_ADDRESS="127.0.0.1:9")
+    assert away.code == 3
+    far = cli("tail", WEBHOOK_GATEWAY_ADDRESS="gateway.example:50050")
+    assert (far.code, "WEBHOOK_ALLOW_PLAIN_TEXT" in far.err) == (1, True)

@@ -8,12 +8,17 @@ from importlib.resources import files
 
 import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook_consumer.normalize import Append, normalize
 from webhook_ops.samples.catalogue import SAMPLES, Sample, body, sample, vary
-from webhook_ops.samples.signing import sign
+from webhook_ops.samples.senders import senders
+from webhook_ops.samples.signing import example_body, freshened, sign
+from webhook_security import catalogue
+from webhook_security.refusals import Refusal
+from webhook_security.verify import Check, Key, Proof, Verifier, verify
 
 NOW = 1_795_168_230.9
 # Senders' published secret; one comma tells GitHub's example from Atlassian's.
@@ -122,6 +127,68 @@ class TestHeaders:
         with pytest.raises(ValueError, match="not base64") as caught:
             signed("gitlab", b"{}", "whsec_!!!")
         assert "!!!" not in str(caught.value)
+
+
+CATALOGUE = catalogue.load("X-Webhook-Signature")
+PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLIC = "whpk_" + base64.b64encode(PRIVATE.public_key().public_bytes_raw()).decode()
+# What the sender holds, what we hold.
+PAIRS = [
+    *(
+        (tool, PUBLISHED_SECRET, PUBLISHED_SECRET)
+        for tool in sorted(senders())
+        if tool != "standard-webhooks"
+    ),
+    ("gitlab", STANDARD_SECRET, STANDARD_SECRET),
+    ("standard-webhooks", STANDARD_SECRET, STANDARD_SECRET),
+    ("standard-webhooks", "whsk_" + base64.b64encode(bytes(range(32))).decode(), PUBLIC),
+]
+
+
+class TestSenders:
+    def test_every_entry_of_the_catalogue_can_be_signed_for(self) -> None:
+        assert set(senders()) == set(CATALOGUE)
+
+    @pytest.mark.parametrize(("tool", "secret", "kept"), PAIRS)
+    def test_the_verifier_takes_what_is_signed_here(self, tool: str, secret: str, kept: str) -> None:
+        if tool == "azure-devops":
+            secret = kept = f"hook:{secret}"
+        example = senders()[tool].example
+        content = b'{"a":1}'
+        if example:
+            content = example_body(example, event_type=example.type, delivery_id="d-1", now=NOW)
+        content = freshened(tool, content, secret, now=NOW)
+        made = {name.lower(): value.encode() for name, value in signed(tool, content, secret).items()}
+        verifiers = [Verifier(scheme, 300.0) for scheme in CATALOGUE[tool].schemes]
+        checks = [
+            Check.of(verifier, [Key("it", key, float("-inf"), float("inf"))])
+            for verifier in verifiers
+            if (key := verifier.scheme.key_of(kept))
+        ]
+        assert isinstance(verify(checks, made, content, NOW), Proof)
+        if tool in {"azure-devops", "microsoft-graph"} or (tool == "gitlab" and secret == PUBLISHED_SECRET):
+            return
+        assert verify(checks, made, content + b" ", NOW) is Refusal.SIGNATURE_INVALID
+
+    def test_an_example_is_another_event_each_time(self) -> None:
+        for tool, known in senders().items():
+            if known.example and tool not in {"bitbucket", "shopify", "sentry"}:
+                bodies = {
+                    example_body(known.example, event_type="e", delivery_id=delivery_id, now=NOW)
+                    for delivery_id in ("d-1", "d-2")
+                }
+                assert len(bodies) == 2, tool
+
+    def test_a_secret_of_another_kind_is_refused_unquoted(self) -> None:
+        for secret in ("plain", "whsk_c2hvcnQ="):
+            with pytest.raises(ValueError, match=r"secret|private key") as caught:
+                signed("standard-webhooks", b"{}", secret)
+            assert secret not in str(caught.value)
+
+    def test_a_body_that_is_no_json_stays_as_it_is(self) -> None:
+        assert freshened("linear", b"not json", "s", now=NOW) == b"not json"
+        assert freshened("linear", b"[1]", "s", now=NOW) == b"[1]"
+        assert freshened("github", b"{ }", "s", now=NOW) == b"{ }"
 
 
 def told(each: Sample, content: bytes) -> Append:

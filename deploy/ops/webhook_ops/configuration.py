@@ -15,13 +15,14 @@ from webhook_gateway.settings import GatewaySettings
 from webhook_intelligence.settings import IntelligenceSettings
 from webhook_security.settings import SecuritySettings
 from webhook_shared.envelope import SHORTEST_MASTER_KEY
-from webhook_shared.identity import SHORTEST_INTERNAL_KEY
+from webhook_shared.identity import SHORTEST_INTERNAL_KEY, Certificates
 from webhook_shared.settings import (
     EncryptionSection,
     Group,
     IdentitySection,
     Settings,
     SettingsError,
+    TlsSection,
     config_file,
     environment_of,
     not_yet_of,
@@ -38,6 +39,8 @@ SETTINGS: Mapping[str, type[Settings]] = {
     "consumer": ConsumerSettings,
     "gateway": GatewaySettings,
 }
+
+_INTERNAL_KEY = ("webhook", "identity", "internal_key")
 
 #: The shortest that the secrets may be without which no process starts.
 _SHORTEST = {
@@ -66,6 +69,7 @@ KeyPath = tuple[str, ...]
 class _Needed(Group):
     encryption: EncryptionSection = EncryptionSection()
     identity: IdentitySection = IdentitySection()
+    tls: TlsSection = TlsSection()
 
 
 class _NeededSettings(Settings):
@@ -194,12 +198,22 @@ def _missing_secrets(file: Path | None, environ: Mapping[str, str]) -> list[str]
     problems = []
     for path, field in walk(_NeededSettings):
         shortest = _SHORTEST.get(".".join(path))
+        if path == _INTERNAL_KEY and _certificates_suffice(settings):
+            continue
         if shortest and len(_attribute(settings, path).get_secret_value()) < shortest:
             problems.append(
                 f"{'.'.join(path)} ({environment_of(field)}): needs at least {shortest} random characters; "
                 "make them with `openssl rand -base64 48`"
             )
     return problems
+
+
+def _certificates_suffice(settings: _NeededSettings) -> bool:
+    """Whether our processes know each other without a common key."""
+    webhook = settings.webhook
+    if webhook.identity.internal_key.get_secret_value():
+        return False
+    return Certificates(webhook.identity, webhook.tls).know_ours
 
 
 def _strangers(environ: Mapping[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 import httpx
 import orjson
 
-from webhook_ops.samples.signing import sign
+from webhook_ops.samples.signing import freshened, sign
 
 DEFAULT_TENANT = "default"
 
@@ -23,7 +23,7 @@ class Delivery:
     Attributes:
         tool: The name of its route.
         event_type: The sender's event type.
-        body: Byte for byte as it is to be sent.
+        body: As it is to be sent, but for what the sender puts into it at that moment.
         delivery_id: The sender's id of this delivery.
     """
 
@@ -69,15 +69,17 @@ async def send(client: httpx.AsyncClient, url: str, delivery: Delivery, secret: 
         httpx.HTTPError: Nobody answered.
         ValueError: The secret can't be used for this tool.
     """
+    now = time.time()
+    body = freshened(delivery.tool, delivery.body, secret, now=now)
     headers = sign(
         delivery.tool,
-        delivery.body,
+        body,
         secret,
         event_type=delivery.event_type,
         delivery_id=delivery.delivery_id,
-        now=time.time(),
+        now=now,
     )
-    response = await client.post(url, content=delivery.body, headers=headers)
+    response = await client.post(url, content=body, headers=headers)
     told = _object(response.content)
     return Answer(
         status=response.status_code,

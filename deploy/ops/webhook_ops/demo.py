@@ -37,6 +37,7 @@ from webhook_ops.dev.secrets import kept_secrets, secret_variable
 from webhook_ops.dev.system import running_system
 from webhook_ops.health import Health, grpc_health, http_health
 from webhook_ops.samples.catalogue import SAMPLES, Sample, sample, vary
+from webhook_ops.trust import trust
 
 TOOLS = ("slack", "jira", "github", "gitlab", "acme-deploy")
 #: No word of it stands in a payload, so only its meaning can find anything.
@@ -104,7 +105,7 @@ async def demonstrate(way_in: Door, secrets: Mapping[str, str], story: int, out:
     since.FromMicroseconds(int((time.time() - _CLOCK_MARGIN_S) * 1_000_000))
     ours = context_service_pb2.ContextFilter(updated_after=since)
     out.rule("1. Signed webhooks become contexts", align="left")
-    async with httpx.AsyncClient(timeout=_CALL_S) as client:
+    async with httpx.AsyncClient(timeout=_CALL_S, verify=trust(way_in.tls)) as client:
         await _send_all(client, way_in, secrets, followed)
         await _follow(way_in, followed, ours, out)
         _show_what_became(followed, out)
@@ -259,7 +260,8 @@ async def _up(way_in: Door) -> None:
     deadline = time.monotonic() + _UP_WITHIN_S
     while True:
         states = await asyncio.gather(
-            http_health(way_in.http), *(grpc_health(address) for address in way_in.services.values())
+            http_health(way_in.http, tls=way_in.tls),
+            *(grpc_health(address, tls=way_in.tls) for address in way_in.services.values()),
         )
         if all(state is Health.SERVING for state in states):
             return

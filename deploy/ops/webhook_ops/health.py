@@ -8,6 +8,10 @@ from typing import Any
 import grpc
 import httpx
 from grpc_health.v1 import health_pb2
+from webhook_shared.channel import PLAIN, opened
+from webhook_shared.settings import TlsSection
+
+from webhook_ops.trust import trust
 
 
 class Health(StrEnum):
@@ -18,16 +22,20 @@ class Health(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-async def grpc_health(address: str, *, deadline_s: float = 2.0) -> Health:
+async def grpc_health(address: str, *, deadline_s: float = 2.0, tls: TlsSection = PLAIN) -> Health:
     """The health of a gRPC server, all its services together.
 
     Args:
         address: host:port.
         deadline_s: How long to wait for an answer; seconds.
+        tls: What to show and whom to believe.
+
+    Raises:
+        TlsProblem: The certificates can't be used, or there are none and the address is off this machine.
     """
     # A pool of its own per call: a shared one would keep an earlier refusal's reconnection backoff.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
+    async with opened(address, tls, options=options) as channel:
         try:
             answer = await _check(channel)(health_pb2.HealthCheckRequest(), timeout=deadline_s)
         except grpc.aio.AioRpcError:
@@ -36,14 +44,15 @@ async def grpc_health(address: str, *, deadline_s: float = 2.0) -> Health:
     return Health.SERVING if serving else Health.NOT_SERVING
 
 
-async def http_health(base_url: str, *, deadline_s: float = 2.0) -> Health:
+async def http_health(base_url: str, *, deadline_s: float = 2.0, tls: TlsSection = PLAIN) -> Health:
     """The health of the HTTP edge.
 
     Args:
         base_url: "http://127.0.0.1:8080".
         deadline_s: How long to wait for an answer; seconds.
+        tls: Whom to believe where it is https.
     """
-    async with httpx.AsyncClient(timeout=deadline_s, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=deadline_s, trust_env=False, verify=trust(tls)) as client:
         try:
             answer = await client.get(f"{base_url}/health/webhook")
         except httpx.HTTPError:

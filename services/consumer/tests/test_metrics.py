@@ -43,7 +43,7 @@ async def test_the_promised_metrics_are_there_and_true(town):
         await town.until(town.is_empty)
         await town.until(lambda: 'webhook_queue_dlq{stage="events"} 1.0' in generate_latest().decode())
     page = generate_latest().decode()
-    missing = [name for name in PROMISED if f"\n{name}" not in page]
+    missing = [name for name in PROMISED if name not in page]
     assert missing == []
     assert 'webhook_events_processed_total{tool="github"}' in page
     assert 'webhook_events_dead_lettered_total{cause="permanent",tool="github"}' in page

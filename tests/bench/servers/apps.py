@@ -10,6 +10,7 @@ import uvloop
 from webhook_gateway.answers import Answer, plain
 from webhook_gateway.http_connection import Timeouts
 from webhook_gateway.http_server import serving
+from webhook_gateway.limits import Crowd, Room
 from webhook_gateway.request import Request
 
 BODY = b'{"event_id":"0198-aaaa","status":"accepted"}'
@@ -61,6 +62,9 @@ class Accepting:
         """Answer 202."""
         return ACCEPTED
 
+    def answered(self, request: Request, answer: Answer) -> None:
+        """Keep count of nobody."""
+
 
 ACCEPTED = plain(202, BODY)
 
@@ -68,7 +72,10 @@ ACCEPTED = plain(202, BODY)
 async def own(port: str) -> None:
     """Serve until killed."""
     timeouts = Timeouts(header_s=5, body_s=10, keep_alive_s=75)
-    async with serving(f"127.0.0.1:{port}", Accepting(), timeouts=timeouts, drain_s=1):
+    crowd, room = Crowd(10_000, 10_000), Room(2**30)
+    async with serving(
+        f"127.0.0.1:{port}", Accepting(), timeouts=timeouts, crowd=crowd, room=room, drain_s=1
+    ):
         await asyncio.Event().wait()
 
 

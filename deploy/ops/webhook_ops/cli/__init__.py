@@ -8,11 +8,27 @@ from typing import Annotated
 import typer
 
 from webhook_ops.addresses import DEFAULT_VAR, VAR_VARIABLE
-from webhook_ops.cli import config, contexts, dlq, keys, sources
-from webhook_ops.cli.door import door
+from webhook_ops.cli import (
+    audit,
+    certs,
+    config,
+    contexts,
+    dlq,
+    intelligence,
+    keys,
+    prewarm,
+    quarantine,
+    rejected,
+    secrets,
+    sources,
+    tiers,
+)
+from webhook_ops.cli.doctor import doctor
+from webhook_ops.cli.door import CommandLine
 from webhook_ops.cli.failures import EXIT_CODES_HELP
 from webhook_ops.cli.send import send
 from webhook_ops.cli.status import status
+from webhook_ops.cli.tail import tail
 
 app = typer.Typer(
     name="webhook-cli",
@@ -49,13 +65,23 @@ def webhook_cli(
 
     - `webhook-cli config check`
     """
-    ctx.obj = door(var=var, api_key=api_key, timeout_s=timeout)
+    ctx.obj = CommandLine(var, api_key, timeout)
 
 
 app.command()(status)
 app.command()(send)
+app.command()(tail)
+app.command()(doctor)
+app.command("force-transition")(tiers.force_transition)
 app.add_typer(contexts.app, name="contexts")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(rejected.app, name="rejected")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(sources.app, name="sources")
+app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
+app.add_typer(certs.app, name="certs")
+app.add_typer(intelligence.app, name="intelligence")
+app.add_typer(prewarm.app, name="prewarm")

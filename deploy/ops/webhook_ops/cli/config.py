@@ -11,7 +11,7 @@ import orjson
 import typer
 import yaml
 
-from webhook_ops.cli.door import Json, door_of
+from webhook_ops.cli.door import Json, command_line_of
 from webhook_ops.cli.failures import Exit
 from webhook_ops.cli.render import console, print_json, table, text
 from webhook_ops.configuration import SETTINGS, Effective, Examination, examine
@@ -38,7 +38,7 @@ def check(
 
     Example: `webhook-cli config check --file config.yaml --changed`
     """
-    environ = {**kept_secrets(door_of(ctx).var), **os.environ}
+    environ = {**kept_secrets(command_line_of(ctx).var), **os.environ}
     found = examine(environ, file=file)
     keys = [key for key in found.keys if key.source != "default" or not changed]
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from typing import Annotated
 
 import typer
@@ -13,11 +14,14 @@ from rich.text import Text
 from webhook.context.v1 import context_pb2, context_service_pb2, context_service_pb2_grpc
 from webhook.intelligence.v1 import intelligence_service_pb2, intelligence_service_pb2_grpc
 
+from webhook_ops.cli import tiers
 from webhook_ops.cli.door import Door, Json, Refused, Tenant, call
 from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
 from webhook_ops.delivery import DEFAULT_TENANT
 
 app = typer.Typer(no_args_is_help=True, help="Read and find contexts: what is known about each thing.")
+app.command("force-transition")(tiers.force_transition)
+app.command("stats")(tiers.stats)
 
 
 _CARD_WIDTH = 120
@@ -152,6 +156,71 @@ def search(
         out.print(text(f"more: --page-token {found.next_page_token}"))
 
 
+@app.command()
+def patch(
+    ctx: typer.Context,
+    *,
+    context_id: Annotated[str, typer.Argument(help="Such as github:octo/hello:issue:7.")],
+    merge_patch: Annotated[str, typer.Argument(metavar="JSON", help="A JSON merge patch (RFC 7396).")],
+    tenant: Tenant = DEFAULT_TENANT,
+    as_json: Json = False,
+) -> None:
+    """Change title, labels, pinned or attributes of one context.
+
+    Example: `webhook-cli contexts patch github:octo/hello:issue:7 '{"pinned": true, "labels": ["vip"]}'`
+    """
+    request = context_service_pb2.PatchContextRequest(
+        context_id=context_id, tenant=tenant, merge_patch_json=merge_patch, request_id=str(uuid.uuid4())
+    )
+
+    async def work(door: Door) -> context_pb2.Context:
+        async with door.open("context") as channel:
+            answer = await context_service_pb2_grpc.ContextServiceStub(channel).PatchContext(request)
+        return answer.context
+
+    context = call(ctx, work, as_json=as_json)
+    if as_json:
+        print_json(to_plain(context))
+    else:
+        out = console()
+        out.print(card(context), width=min(out.width, _CARD_WIDTH))
+
+
+@app.command()
+def revisions(
+    ctx: typer.Context,
+    *,
+    context_id: Annotated[str, typer.Argument(help="Such as github:octo/hello:issue:7.")],
+    tenant: Tenant = DEFAULT_TENANT,
+    as_json: Json = False,
+) -> None:
+    """Show what was changed by hand, the newest first.
+
+    Example: `webhook-cli contexts revisions github:octo/hello:issue:7`
+    """
+    request = context_service_pb2.ListRevisionsRequest(context_id=context_id, tenant=tenant)
+
+    async def work(door: Door) -> context_service_pb2.ListRevisionsResponse:
+        async with door.open("context") as channel:
+            return await context_service_pb2_grpc.ContextServiceStub(channel).ListRevisions(request)
+
+    page = call(ctx, work, as_json=as_json)
+    if as_json:
+        print_json(to_plain(page))
+        return
+    rows = [
+        (
+            one.version,
+            moment(one.update_time),
+            ", ".join(one.changed),
+            _first_line(one.title),
+            ", ".join(one.labels),
+        )
+        for one in page.revisions
+    ]
+    console().print(table(("version", "when", "changed", "title", "labels"), rows))
+
+
 async def get_context(
     door: Door, context_id: str, *, tenant: str = DEFAULT_TENANT, max_events: int = 20, payloads: bool = False
 ) -> context_pb2.Context:
@@ -210,6 +279,8 @@ def card(context: context_pb2.Context) -> Panel:
         ("importance", _importance(enrichment)),
         ("entities", ", ".join(f"{entity.value} ({entity.kind})" for entity in enrichment.entities)),
         ("events", f"{context.event_count}, {enrichment.covered_event_count} of them in the summary"),
+        ("attributes", context.attributes_json),
+        ("tier", _tier(context)),
         ("changed", moment(context.update_time)),
     ):
         if value:
@@ -245,6 +316,11 @@ def _row(context: context_pb2.Context) -> tuple[str, ...]:
         importance,
         moment(context.update_time),
     )
+
+
+def _tier(context: context_pb2.Context) -> str:
+    name = context_pb2.Tier.Name(context.tier).removeprefix("TIER_").lower()
+    return f"{name}, pinned" if context.pinned else name
 
 
 def _importance(enrichment: context_pb2.Enrichment) -> str:

@@ -13,9 +13,10 @@ from typing import Annotated, TypeVar
 import grpc
 import typer
 from pydantic import SecretStr
-from webhook_shared.channel import connected
+from webhook_shared.channel import PLAIN, connected
 from webhook_shared.errors import ServiceError, from_rpc_error
-from webhook_shared.settings import Group, ServicesSection, Settings, SettingsError
+from webhook_shared.settings import Group, ServicesSection, Settings, SettingsError, TlsSection
+from webhook_shared.tls import TlsProblem
 
 from webhook_ops.addresses import SERVICES, Addresses, service_variable
 from webhook_ops.cli.failures import Exit, fail, fail_with
@@ -34,6 +35,7 @@ Tenant = Annotated[
 
 class _Shared(Group):
     services: ServicesSection = ServicesSection()
+    tls: TlsSection = TlsSection()
 
 
 class _Located(Settings):
@@ -53,6 +55,7 @@ class Door:
         timeout_s: For each call.
         var: Where a dev system on this machine keeps its state.
         running: That system, if it runs.
+        tls: What to show and whom to believe.
     """
 
     services: Mapping[str, str]
@@ -61,11 +64,13 @@ class Door:
     timeout_s: float
     var: Path
     running: Addresses | None
+    tls: TlsSection = PLAIN
 
     @asynccontextmanager
     async def open(self, service: str) -> AsyncIterator[grpc.aio.Channel]:
         """A channel to a service. What goes wrong on it leaves as `ServiceError`."""
-        async with connected(self.services[service], key=self.key, deadline_s=self.timeout_s) as channel:
+        address = self.services[service]
+        async with connected(address, key=self.key, deadline_s=self.timeout_s, tls=self.tls) as channel:
             try:
                 yield channel
             except grpc.aio.AioRpcError as error:
@@ -84,7 +89,7 @@ class Refused(Exception):
 def door(*, var: Path, api_key: str, timeout_s: float, environ: Mapping[str, str] = os.environ) -> Door:
     """Find the way in: environment over a running dev system over config.yaml over the usual ports."""
     try:
-        located = _Located.load(environ=environ).webhook.services
+        located = _Located.load(environ=environ).webhook
     except SettingsError as error:
         fail(
             "; ".join(error.problems),
@@ -96,7 +101,7 @@ def door(*, var: Path, api_key: str, timeout_s: float, environ: Mapping[str, str
     services = {
         service: running.grpc(service)
         if running and service_variable(service) not in environ
-        else getattr(located, service)
+        else getattr(located.services, service)
         for service in SERVICES
     }
     return Door(
@@ -106,14 +111,36 @@ def door(*, var: Path, api_key: str, timeout_s: float, environ: Mapping[str, str
         timeout_s=timeout_s,
         var=var,
         running=running,
+        tls=located.tls,
     )
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was said before the command. The way in is looked for by the commands that need one.
+
+    Attributes:
+        var: Where a system on this machine keeps its state.
+        api_key: The credential; empty: that of `var`.
+        timeout_s: For each call.
+    """
+
+    var: Path
+    api_key: str
+    timeout_s: float
+
+
+def command_line_of(ctx: typer.Context) -> CommandLine:
+    """What was said before the command."""
+    said = ctx.find_object(CommandLine)
+    assert said is not None
+    return said
 
 
 def door_of(ctx: typer.Context) -> Door:
     """The door that the command line describes."""
-    found = ctx.find_object(Door)
-    assert found is not None
-    return found
+    said = command_line_of(ctx)
+    return door(var=said.var, api_key=said.api_key, timeout_s=said.timeout_s)
 
 
 def call(ctx: typer.Context, work: Callable[[Door], Awaitable[T]], *, as_json: bool = False) -> T:
@@ -127,3 +154,5 @@ def call(ctx: typer.Context, work: Callable[[Door], Awaitable[T]], *, as_json: b
         return asyncio.run(worked())
     except Refused as refused:
         fail_with(refused.error, service=refused.service, as_json=as_json)
+    except TlsProblem as error:
+        fail(str(error), Exit.FAILED, reason="TLS_UNUSABLE", as_json=as_json)

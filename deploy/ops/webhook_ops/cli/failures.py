@@ -53,7 +53,11 @@ _HINTS = {
     "ROLE_MISSING": "use a key with that role; an operator makes one with `webhook-cli keys create`",
     "CONTEXT_NOT_FOUND": "`webhook-cli contexts list` shows what there is",
     "DEAD_LETTER_NOT_FOUND": "`webhook-cli dlq list` shows what there is",
+    "REJECTION_NOT_FOUND": "`webhook-cli rejected list` shows what is kept",
+    "QUARANTINED_NOT_FOUND": "`webhook-cli quarantine list` shows what there is",
     "SOURCE_NOT_FOUND": "`webhook-cli sources list` shows what there is",
+    "SECRET_NOT_FOUND": "`webhook-cli secrets list` shows what there is",
+    "LAST_SECRET": "rotate first: `webhook-cli secrets rotate` adds another one",
 }
 
 

@@ -9,16 +9,13 @@ from typing import Annotated
 
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import TypeAdapter, ValidationError
 from webhook.security.v1 import security_admin_service_pb2, security_admin_service_pb2_grpc
-from webhook_shared.settings import Duration
 
 from webhook_ops.cli.door import Door, Json, call
+from webhook_ops.cli.lifetime import lifetime
 from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
 
 app = typer.Typer(no_args_is_help=True, help="Make and revoke API keys.")
-
-_DURATION: TypeAdapter[dt.timedelta] = TypeAdapter(Duration)
 
 
 class KeyRole(StrEnum):
@@ -27,13 +24,6 @@ class KeyRole(StrEnum):
     READER = "reader"
     WRITER = "writer"
     OPERATOR = "operator"
-
-
-def _lifetime(value: str) -> dt.timedelta:
-    try:
-        return _DURATION.validate_python(value)
-    except ValidationError:
-        raise typer.BadParameter("write a duration as 12h, 30d...") from None
 
 
 @app.command()
@@ -45,7 +35,7 @@ def create(
     tenant: Annotated[list[str], typer.Option("--tenant", help="May be repeated; * means all.")],
     expires: Annotated[
         dt.timedelta | None,
-        typer.Option("--expires-in", parser=_lifetime, metavar="DURATION", help="12h, 30d; else never."),
+        typer.Option("--expires-in", parser=lifetime, metavar="DURATION", help="12h, 30d; else never."),
     ] = None,
     as_json: Json = False,
 ) -> None:

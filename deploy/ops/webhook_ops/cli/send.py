@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from webhook_shared.settings import read_secret
+from webhook_shared.tls import TlsProblem
 
 from webhook_ops.cli.door import Door, Json, Tenant, door_of
 from webhook_ops.cli.failures import NOTHING_RUNS_HINT, Exit, fail
@@ -23,6 +26,9 @@ from webhook_ops.delivery import DEFAULT_TENANT, Answer, Delivery, route
 from webhook_ops.delivery import send as deliver
 from webhook_ops.dev.secrets import kept_secrets, secret_variable
 from webhook_ops.samples.catalogue import SAMPLES, Sample, vary
+from webhook_ops.samples.senders import Example, sender
+from webhook_ops.samples.signing import example_body
+from webhook_ops.trust import trust
 
 #: Tools that have no samples of their own send those of this one: it signs generically, too.
 _ANY_TOOL = "acme-deploy"
@@ -34,7 +40,7 @@ _STANDARD_INPUT = Path("-")
 def send(
     ctx: typer.Context,
     *,
-    tool: Annotated[str, typer.Argument(help="github, gitlab, jira, slack, acme-deploy, or any other.")],
+    tool: Annotated[str, typer.Argument(help="A sender of the catalogue (github, stripe), or any other.")],
     event: Annotated[str, typer.Option("--event", help="The sender's event type; as the sample's.")] = "",
     sample: Annotated[str, typer.Option("--sample", help="Which sample; the tool's first.")] = "",
     payload: Annotated[
@@ -52,7 +58,7 @@ def send(
     tenant: Tenant = DEFAULT_TENANT,
     as_json: Json = False,
 ) -> None:
-    """Send a webhook, signed as the tool signs.
+    """Send a webhook, signed as the tool signs: a sample, or a small example where it has none.
 
     Exit code 0 where all were accepted (duplicates too), 1 where one was refused, 3 where nobody answers.
 
@@ -69,7 +75,7 @@ def send(
     secret = _secret(tool, secret_ref, door, as_json=as_json)
     target = url or route(door.http, tool, tenant)
     try:
-        answers = asyncio.run(_send_all(target, deliveries, secret, door.timeout_s))
+        answers = asyncio.run(_send_all(target, deliveries, secret, door))
     except httpx.HTTPError as error:
         fail(
             f"{target} does not answer ({type(error).__name__})",
@@ -78,6 +84,8 @@ def send(
             hint=NOTHING_RUNS_HINT,
             as_json=as_json,
         )
+    except TlsProblem as error:
+        fail(str(error), Exit.FAILED, reason="TLS_UNUSABLE", as_json=as_json)
     except ValueError as error:
         fail(str(error), Exit.USAGE, reason="SECRET_INVALID", as_json=as_json)
     if as_json:
@@ -88,12 +96,10 @@ def send(
     sys.exit(Exit.OK if all(answer.accepted for answer in answers) else Exit.FAILED)
 
 
-async def _send_all(
-    url: str, deliveries: Sequence[Delivery], secret: str, timeout_s: float
-) -> Sequence[Answer]:
+async def _send_all(url: str, deliveries: Sequence[Delivery], secret: str, door: Door) -> Sequence[Answer]:
     gate = asyncio.Semaphore(_IN_FLIGHT)
     shown = len(deliveries) > _SHOWN_ROWS and sys.stderr.isatty()
-    async with httpx.AsyncClient(timeout=timeout_s) as client:
+    async with httpx.AsyncClient(timeout=door.timeout_s, verify=trust(door.tls)) as client:
         with Progress(console=Console(stderr=True), transient=True, disable=not shown) as progress:
             bar = progress.add_task("sending", total=len(deliveries))
 
@@ -114,9 +120,23 @@ def _deliveries(
             body = sys.stdin.buffer.read() if payload == _STANDARD_INPUT else payload.read_bytes()
         except OSError as error:
             fail(f"{payload}: {error.strerror}", Exit.USAGE, reason="PAYLOAD_UNREADABLE", as_json=as_json)
-        return [Delivery(tool, event or _samples(tool)[0].type, body) for _ in range(count)]
+        return [Delivery(tool, event or _usual_type(tool), body) for _ in range(count)]
+    example = sender(tool).example
+    if example and not sample:
+        return [_exemplary(tool, event or example.type, example) for _ in range(count)]
     chosen = _sample(tool, sample, as_json=as_json)
     return [Delivery(tool, event or chosen.type, vary(chosen, n)) for n in range(count)]
+
+
+def _usual_type(tool: str) -> str:
+    example = sender(tool).example
+    return example.type if example else _samples(tool)[0].type
+
+
+def _exemplary(tool: str, event: str, example: Example) -> Delivery:
+    delivery_id = str(uuid.uuid4())
+    body = example_body(example, event_type=event, delivery_id=delivery_id, now=time.time())
+    return Delivery(tool, event, body, delivery_id)
 
 
 def _samples(tool: str) -> list[Sample]:

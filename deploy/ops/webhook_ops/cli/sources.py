@@ -93,7 +93,7 @@ def show(
                     secret["reference"],
                     "yes" if secret["usable"] else "no",
                     secret["not_before_time"] or "ever",
-                    secret["not_after_time"] or "revoked",
+                    secret["not_after_time"] or "retired",
                 )
                 for secret in secrets
             ),

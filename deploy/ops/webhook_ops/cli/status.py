@@ -63,7 +63,10 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
 async def _look(door: Door) -> _Seen:
     where = {"http": door.http, **{service: door.services[service] for service in SERVICES}}
     health, backlog, stats = await asyncio.gather(
-        asyncio.gather(http_health(door.http), *(grpc_health(door.services[name]) for name in SERVICES)),
+        asyncio.gather(
+            http_health(door.http, tls=door.tls),
+            *(grpc_health(door.services[name], tls=door.tls) for name in SERVICES),
+        ),
         _backlog(door),
         _stats(door),
     )

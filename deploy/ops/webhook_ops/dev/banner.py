@@ -27,8 +27,8 @@ def banner(system: System) -> str:
     """The whole banner, many lines."""
     plan = system.plan
     rows = [
-        ("webhooks", f"http://{plan.http}/webhooks/<tool>"),
-        ("health", f"http://{plan.http}/health/webhook"),
+        ("webhooks", f"{plan.url}/webhooks/<tool>"),
+        ("health", f"{plan.url}/health/webhook"),
     ]
     rows += [(service, f"{plan.grpc[service]}   metrics {plan.metrics[service]}") for service in SERVICES]
     rows += [
@@ -73,7 +73,7 @@ def curl(system: System) -> str:
     }
     return " \\\n  ".join(
         [
-            f"curl -sS -i http://{system.plan.http}/webhooks/github",
+            f"curl -sS -i {_believing(system)}{system.plan.url}/webhooks/github",
             *(f"-H {shlex.quote(f'{name}: {value}')}" for name, value in headers.items()),
             f"--data-binary {shlex.quote(body.decode())}",
         ]
@@ -86,7 +86,7 @@ def grpcurl(system: System) -> str:
     key = shlex.quote(_shown(operator_key_file(system.var)))
     return " \\\n  ".join(
         [
-            f'grpcurl -plaintext -H "authorization: Bearer $(cat {key})"',
+            f'grpcurl {_shown_certificates(system)} -H "authorization: Bearer $(cat {key})"',
             f"-d {shlex.quote(request)}",
             f"{system.plan.grpc['context']} webhook.context.v1.ContextService/GetContext",
         ]
@@ -98,6 +98,19 @@ def cli(system: System, *arguments: str) -> str:
     program = _shown(Path(sys.executable).with_name("webhook-cli"))
     var = [] if _shown(system.var) == "var" else ["--var", _shown(system.var)]
     return shlex.join([program, *var, *arguments])
+
+
+def _believing(system: System) -> str:
+    plan = system.plan
+    return f"--cacert {shlex.quote(plan.tls.ca_file)} " if plan.https and plan.tls.ca_file else ""
+
+
+def _shown_certificates(system: System) -> str:
+    tls = system.plan.tls
+    if not tls.cert_file:
+        return "-plaintext"
+    files = (("cacert", tls.ca_file), ("cert", tls.cert_file), ("key", tls.key_file))
+    return " ".join(f"-{option} {shlex.quote(file)}" for option, file in files)
 
 
 def _payload() -> bytes:

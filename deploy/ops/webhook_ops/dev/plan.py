@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from webhook_context.settings import ContextSettings
 from webhook_gateway.settings import GatewaySettings
-from webhook_shared.settings import RedisSection
+from webhook_shared.channel import PLAIN
+from webhook_shared.settings import RedisSection, TlsSection
 
 from webhook_ops.addresses import SERVICES, Addresses, Process, service_variable
 from webhook_ops.dev import embedded_redis
@@ -17,6 +19,8 @@ from webhook_ops.dev.problems import StartError
 from webhook_ops.dev.supervisor import Child, Command
 
 HTTP_VARIABLE = "WEBHOOK_HTTP_ADDRESS"
+SPOOL_VARIABLE = "WEBHOOK_SPOOL_DIRECTORY"
+COLD_VARIABLE = "WEBHOOK_COLD_DIRECTORY"
 METRICS_PORT_VARIABLE = "WEBHOOK_METRICS_PORT"
 
 _FIRST_METRICS_PORT = 9100
@@ -38,6 +42,10 @@ class Plan:
         metrics: Service to host:port.
         redis: How the processes reach it.
         embeds_redis: Whether Redis is started along with the rest.
+        spool: Directory in which the gateway keeps events while Redis is away.
+        cold: Directory in which cold contexts lie where there is no bucket.
+        tls: What the RPC doors show, and whom to believe.
+        https: Whether the HTTP edge has a certificate.
     """
 
     http: str
@@ -45,6 +53,15 @@ class Plan:
     metrics: Mapping[str, str]
     redis: RedisSection
     embeds_redis: bool
+    spool: str
+    cold: str
+    tls: TlsSection = PLAIN
+    https: bool = False
+
+    @property
+    def url(self) -> str:
+        """Base URL of the HTTP edge, without a slash at its end."""
+        return f"{'https' if self.https else 'http'}://{self.http}"
 
     def shared_environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """The environment that all processes have in common."""
@@ -53,6 +70,8 @@ class Plan:
             **{service_variable(name): address for name, address in self.grpc.items()},
             HTTP_VARIABLE: self.http,
             "REDIS_ADDRESSES": ",".join(self.redis.addresses),
+            SPOOL_VARIABLE: self.spool,
+            COLD_VARIABLE: self.cold,
         }
 
     def environment(self, service: str, base: Mapping[str, str]) -> dict[str, str]:
@@ -96,7 +115,7 @@ class Plan:
         }
         if self.embeds_redis:
             processes[embedded_redis.NAME] = Process(pids.get(embedded_redis.NAME, 0))
-        return Addresses(runner_pid, f"http://{self.http}", ",".join(self.redis.addresses), processes)
+        return Addresses(runner_pid, self.url, ",".join(self.redis.addresses), processes)
 
 
 def plan_of(var: Path, environ: Mapping[str, str], *, free_ports: bool) -> Plan:
@@ -127,7 +146,15 @@ def plan_of(var: Path, environ: Mapping[str, str], *, free_ports: bool) -> Plan:
         if redis.tls_enabled or redis.sentinel_enabled or redis.password.get_secret_value():
             raise StartError([_EMBEDDED_IS_PLAIN])
         redis = RedisSection(addresses=(_redis_address(var, free_ports=free_ports),))
-    return Plan(http, grpc, metrics, redis, embeds_redis)
+    https = bool(webhook.gateway.http_tls_cert_file)
+    spool = webhook.gateway.spool.directory or str((var / "spool").resolve())
+    cold = _cold_directory(var, environ)
+    return Plan(http, grpc, metrics, redis, embeds_redis, spool, cold, webhook.tls, https)
+
+
+def _cold_directory(var: Path, environ: Mapping[str, str]) -> str:
+    cold = ContextSettings.load(environ=environ).webhook.cold_storage
+    return str(cold.directory if "directory" in cold.model_fields_set else (var / "cold").resolve())
 
 
 def _redis_address(var: Path, *, free_ports: bool) -> str:

@@ -163,10 +163,10 @@ def _probe(plan: Plan, name: str) -> Callable[[], Awaitable[bool]]:
         return await embedded_redis.answers(plan.redis)
 
     async def service() -> bool:
-        return await grpc_health(plan.grpc[name]) is Health.SERVING
+        return await grpc_health(plan.grpc[name], tls=plan.tls) is Health.SERVING
 
     async def gateway() -> bool:
-        return await service() and await http_health(f"http://{plan.http}") is Health.SERVING
+        return await service() and await http_health(plan.url, tls=plan.tls) is Health.SERVING
 
     return {embedded_redis.NAME: redis, "gateway": gateway}.get(name, service)
 

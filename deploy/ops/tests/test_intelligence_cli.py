@@ -1,0 +1,141 @@
+"""`webhook-cli prewarm` and `webhook-cli intelligence`."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from deploy.ops.tests.harness import Cli, until
+
+
+def line(at_s: float, context_id: str) -> str:
+    return json.dumps({"time": at_s, "kind": "access", "context_id": context_id}) + "\n"
+
+
+def pairs() -> str:
+    """A pull request and then its issue, every half hour another of two hundred pairs."""
+    chance = random.Random(1)
+    numbers = [chance.randrange(200) for _ in range(1500)]
+    return "".join(
+        line(1800.0 * i + 60 * j, f"github:o/h:{kind}:{number}")
+        for i, number in enumerate(numbers)
+        for j, kind in enumerate(("pull_request", "issue"))
+    )
+
+
+def noise() -> str:
+    chance = random.Random(1)
+    return "".join(line(600.0 * i, f"acme:o/h:thing:{chance.randrange(200)}") for i in range(600))
+
+
+def written(path: Path, content: str) -> str:
+    path.write_text(content, encoding="utf-8")
+    return str(path)
+
+
+def test_a_trace_with_structure_pays(lonely_cli: Cli, tmp_path: Path) -> None:
+    file = written(tmp_path / "trace.jsonl", pairs())
+    found = lonely_cli("prewarm", "evaluate", file, "--gate", "--json")
+    assert found.code == 0, found
+    report = found.json
+    assert report["on"]
+    assert report["together"]["pays"]
+    assert report["together"]["lift_low"] > 0
+    assert report["together"]["pollution"] < report["together"]["lift"]
+    assert {rule["name"] for rule in report["rules"]} == {"links", "association", "succession"}
+    shown = lonely_cli("prewarm", "evaluate", file).out
+    for line in ("lift over LRU", "precision", "recall", "pollution", "95 %", "pays: the lift is above 0"):
+        assert line in shown
+
+
+def test_chance_is_told_from_structure(lonely_cli: Cli, tmp_path: Path) -> None:
+    found = lonely_cli("prewarm", "evaluate", "-", "--gate", stdin=noise().encode())
+    assert found.code == 0, found
+    assert "off: no rule pays on this trace" in found.out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "0 uses are too few"),
+        (b'{"time": 1, "kind": "access"}\n', "line 1: context_id"),
+        (b"\xff\xfe", "not UTF-8"),
+        (None, "can't be read"),
+    ],
+)
+def test_a_trace_that_is_none_is_one_clear_line(
+    lonely_cli: Cli, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    file = tmp_path / "trace.jsonl"
+    if content is not None:
+        file.write_bytes(content)
+    told = lonely_cli("prewarm", "evaluate", str(file))
+    assert told.code == 1, told
+    assert said in told.err
+    assert "Traceback" not in told.err
+
+
+def test_an_odd_lookback_is_a_wrong_command_line(lonely_cli: Cli, tmp_path: Path) -> None:
+    file = written(tmp_path / "trace.jsonl", noise())
+    assert lonely_cli("prewarm", "evaluate", file, "--lookback", "often").code == 2
+
+
+def test_features_are_explained_with_their_weights(cli: Cli) -> None:
+    told = cli("intelligence", "explain", "--json")
+    assert told.code == 0, told
+    assert sum(feature["weight"] for feature in told.json["features"]) == pytest.approx(1)
+    assert cli("send", "github", "--sample", "workflow_run_failed").code == 0
+
+    def listed() -> str:
+        page = cli("contexts", "list", "--kind", "workflow_run", "--json").json
+        return str(page["contexts"][0]["context_id"]) if page["contexts"] else ""
+
+    context_id = until(listed)
+    explained = cli("intelligence", "explain", context_id, "--json").json
+    outcome = next(feature for feature in explained["features"] if feature["name"] == "outcome")
+    assert outcome["value"] == 1
+    assert outcome["evidence"] == ["failure"]
+    assert "read from" in cli("intelligence", "explain", context_id).out
+    assert cli("intelligence", "explain", "github:no/such:issue:1").code == 5
+
+
+def test_what_calls_cost_and_have_cost(cli: Cli) -> None:
+    told = cli("intelligence", "estimate", "hello", "world", "--json")
+    assert told.code == 0, told
+    assert told.json["costs"][0]["input_tokens"] > 0
+    assert told.json["usd"] == 0
+    assert "all-MiniLM-L6-v2" in cli("intelligence", "estimate", stdin=b"hello\nworld\n").out
+    assert cli("intelligence", "estimate", "--file", "/no/such/file").code == 1
+    assert cli("send", "jira").code == 0
+    lines = until(lambda: cli("intelligence", "spending", "--json").json["spendings"])
+    assert {line["purpose"] for line in lines} <= {"analyze", "embed"}
+    assert cli("intelligence", "spending").code == 0
+
+
+def test_events_are_observed_and_predictions_shown(cli: Cli) -> None:
+    assert cli("send", "slack", "--sample", "message").code == 0
+    until(lambda: cli("prewarm", "predict", "--json").json["observation_count"])
+    found = cli("prewarm", "predict", "--json").json
+    assert found["mode"] == "PREDICTION_MODE_SHADOW"
+    assert [rule["name"] for rule in found["rules"]] == ["links", "association", "succession"]
+    assert "shadow mode" in cli("prewarm", "predict").out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("prewarm", "evaluate"),
+        ("prewarm", "predict"),
+        ("intelligence", "explain"),
+        ("intelligence", "estimate"),
+        ("intelligence", "spending"),
+    ],
+)
+def test_help_teaches_with_examples(lonely_cli: Cli, command: tuple[str, ...]) -> None:
+    told = lonely_cli(*command, "--help")
+    assert told.code == 0
+    assert "Example" in told.out
+    assert "--json" in told.out
