@@ -1,7 +1,8 @@
 """Webhooks per second at the door, beside a plain receiver: `python -m tests.bench.ingest`.
 
 Every round sends the same signed, distinct deliveries to an empty Redis; ours and the plain receiver take
-turns, so that what else the machine does falls on both. What is reported is the median of the rounds.
+turns, so that what else the machine does falls on both. What is reported is the median of the rounds, and
+beside it the same for fewer and for more connections.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,11 @@ from tests.bench.report import report
 
 DELIVERIES = 20_000
 ROUNDS = 5
-CONNECTIONS = 64
+# Twice the plain receiver's pool: with as many as that or fewer, the pool that it needs is never put to use.
+CONNECTIONS = 128
+OTHER_CONNECTIONS = (64, 256)
+OTHER_ROUNDS = 3
+BESIDE = ("requests_per_s", "p99_ms", "plain_requests_per_s", "plain_p99_ms", "ratio_to_plain")
 LATENCIES = ("p50_ms", "p99_ms", "p999_ms")
 Round = dict[str, Any]
 
@@ -47,17 +53,17 @@ class Generator:
             raise RuntimeError("the load generator ended; its reason stands above")
         return dict(json.loads(line))
 
-    async def send(self, port: int) -> Round:
+    async def send(self, port: int, connections: int) -> Round:
         """Have every delivery sent to a port."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{port}\n".encode())
+        self._process.stdin.write(f"{port} {connections}\n".encode())
         return await self.answer()
 
 
 @asynccontextmanager
-async def generating(count: int, connections: int) -> AsyncIterator[Generator]:
+async def generating(count: int) -> AsyncIterator[Generator]:
     """A generator that has signed its deliveries."""
-    command = ["-m", "tests.bench.ingest.sender", str(count), str(connections)]
+    command = ["-m", "tests.bench.ingest.sender", str(count)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -71,24 +77,49 @@ async def generating(count: int, connections: int) -> AsyncIterator[Generator]:
         await process.wait()
 
 
-async def play(generator: Generator, contestant: Contestant, client: store.Client, count: int) -> Round:
-    """One round on an emptied stream."""
-    for pattern in (contestant.stream, "dedup:*", "plain:*"):
-        await _empty(client, pattern)
-    before = contestant.cpu_s()
-    figures = await generator.send(contestant.port)
-    after = contestant.cpu_s()
-    figures["name"] = contestant.name
-    figures["in_stream"] = await client.xlen(contestant.stream)
-    figures["cpu_us_per_request"] = {
-        name: round((after[name] - before[name]) / count * 1e6, 1) for name in before
-    }
-    costs = ", ".join(f"{name} {cost:.0f}" for name, cost in figures["cpu_us_per_request"].items())
-    print(
-        f"  {contestant.name:6} {figures['requests_per_s']:9,.0f} /s   p99 {figures['p99_ms']:6.1f} ms   "
-        f"CPU µs each: {costs}"
-    )
-    return figures
+@dataclass(frozen=True)
+class Match:
+    """Everything that a round needs.
+
+    Attributes:
+        generator: Sends.
+        contestants: Ours and the plain receiver.
+        client: Of the Redis that all of them use.
+        count: Deliveries of a round.
+    """
+
+    generator: Generator
+    contestants: Sequence[Contestant]
+    client: store.Client
+    count: int
+
+    async def rounds(self, connections: int, rounds: int) -> list[Round]:
+        """Both take turns, and who goes first changes."""
+        print(f"  {connections} connections")
+        return [
+            await self._play(contestant, connections)
+            for number in range(rounds)
+            for contestant in (self.contestants if number % 2 == 0 else self.contestants[::-1])
+        ]
+
+    async def _play(self, contestant: Contestant, connections: int) -> Round:
+        for pattern in (contestant.stream, "dedup:*", "plain:*"):
+            await _empty(self.client, pattern)
+        before = contestant.cpu_s()
+        figures = await self.generator.send(contestant.port, connections)
+        after = contestant.cpu_s()
+        figures["name"] = contestant.name
+        figures["connections"] = connections
+        figures["in_stream"] = await self.client.xlen(contestant.stream)
+        figures["cpu_us_per_request"] = {
+            name: round((after[name] - before[name]) / self.count * 1e6, 1) for name in before
+        }
+        costs = ", ".join(f"{name} {cost:.0f}" for name, cost in figures["cpu_us_per_request"].items())
+        print(
+            f"  {contestant.name:6} {figures['requests_per_s']:9,.0f} /s   p99 {figures['p99_ms']:6.1f} ms   "
+            f"CPU µs each: {costs}"
+        )
+        return figures
 
 
 async def _empty(client: store.Client, pattern: str) -> None:
@@ -111,15 +142,12 @@ async def measure(count: int, rounds: int, connections: int, appendfsync: str) -
         info = await client.info("server")
         redis = psutil.Process(info["process_id"])
         contestants = [await stack.enter_async_context(each(server, redis)) for each in (ours, plain)]
-        generator = await stack.enter_async_context(generating(count, connections))
-        for contestant in contestants:
-            await play(generator, contestant, client, count)
-        print("  warm; now it counts")
-        played = [
-            await play(generator, contestant, client, count)
-            for number in range(rounds)
-            for contestant in (contestants if number % 2 == 0 else contestants[::-1])
-        ]
+        match = Match(await stack.enter_async_context(generating(count)), contestants, client, count)
+        print("  to get warm")
+        await match.rounds(connections, 1)
+        print("  now it counts")
+        played = await match.rounds(connections, rounds)
+        others = {each: await match.rounds(each, min(rounds, OTHER_ROUNDS)) for each in OTHER_CONNECTIONS}
         settings = {
             "deliveries_per_round": count,
             "rounds": rounds,
@@ -128,7 +156,12 @@ async def measure(count: int, rounds: int, connections: int, appendfsync: str) -
             "server_version": info.get("valkey_version") or info["redis_version"],
             "plain": "Starlette, redis-py with a blocking pool of 64, uvicorn (httptools, uvloop)",
         }
-        report("ingest", figures_of(played), settings=settings, payloads=mix(count), rounds=played)
+        figures = figures_of(played)
+        for each, found in others.items():
+            figures |= {
+                f"{name}_at_{each}": value for name, value in figures_of(found).items() if name in BESIDE
+            }
+        report("ingest", figures, settings=settings, payloads=mix(count), rounds=played)
 
 
 def figures_of(played: list[Round]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The load, in a process of its own: `python -m tests.bench.ingest.sender COUNT CONNECTIONS`.
+"""The load, in a process of its own: `python -m tests.bench.ingest.sender COUNT`.
 
-Reads one port per line and sends every delivery to it once, over keep-alive connections that each wait
-for an answer before the next delivery. Writes one JSON line per port. Signing is done before the first.
+Reads a port and a number of connections per line, and sends every delivery to that port once, over as many
+keep-alive connections that each wait for an answer before the next delivery. Writes one JSON line for each.
+Signing is done before the first.
 """
 
 from __future__ import annotations
@@ -104,11 +105,11 @@ async def send_all(port: int, source: list[bytes], connections: int) -> dict[str
 
 def main() -> None:
     """Sign, say so, then send as often as asked."""
-    count, connections = int(sys.argv[1]), int(sys.argv[2])
-    source = deliveries(count)
+    source = deliveries(int(sys.argv[1]))
     print(json.dumps({"ready": len(source)}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(uvloop.run(send_all(int(line), source, connections))), flush=True)
+        port, connections = map(int, line.split())
+        print(json.dumps(uvloop.run(send_all(port, source, connections))), flush=True)
 
 
 if __name__ == "__main__":
