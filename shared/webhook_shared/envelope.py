@@ -41,7 +41,6 @@ _PREFIX = struct.Struct(">4sBBH8s12s48s32s")
 _CONTENT = struct.Struct(">8sI12s")
 _LENGTH = struct.Struct(">I")
 _CODEC_AT = 5
-_KEY_PART = slice(8, _PREFIX.size)
 _AUTHENTICATED = _PREFIX.size + 12
 HEADER_BYTES = _PREFIX.size + _CONTENT.size
 TAG_BYTES = 16
@@ -201,11 +200,10 @@ class Keyring:
             UnknownFormat: Of a newer version.
             UnknownKey: The tenant was not prepared, or its table lacks the key.
         """
-        if len(sealed) < HEADER_BYTES + TAG_BYTES or sealed[:4] != MAGIC:
+        if len(sealed) < HEADER_BYTES + TAG_BYTES:
             raise Undecodable("not an envelope")
-        if sealed[4] != SUITE or sealed[_CODEC_AT] > CODEC_ZSTD:
-            raise UnknownFormat(f"suite {sealed[4]}, codec {sealed[_CODEC_AT]}")
-        cipher = self._unwrapped(tenant, sealed[_KEY_PART])
+        # The same for all that was sealed with one data key.
+        cipher = self._unwrapped(tenant, sealed[: _PREFIX.size])
         dictionary, size, nonce = _CONTENT.unpack_from(sealed, _PREFIX.size)
         if size > LARGEST_CONTENT_BYTES:
             raise Undecodable("the content is too large")
@@ -248,8 +246,12 @@ class Keyring:
             expires=time.monotonic() + DATA_KEY_AGE_S,
         )
 
-    def _unwrap(self, tenant: str, part: bytes) -> AESGCM:
-        key_id, nonce, wrapped, commitment = part[:8], part[8:20], part[20:68], part[68:]
+    def _unwrap(self, tenant: str, prefix: bytes) -> AESGCM:
+        magic, suite, codec, _, key_id, nonce, wrapped, commitment = _PREFIX.unpack(prefix)
+        if magic != MAGIC:
+            raise Undecodable("not an envelope")
+        if suite != SUITE or codec > CODEC_ZSTD:
+            raise UnknownFormat(f"suite {suite}, codec {codec}")
         tenant_key = self._known.get((tenant, key_id))
         if tenant_key is None:
             # The next `prepare` looks again at once.
