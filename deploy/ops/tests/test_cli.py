@@ -94,7 +94,10 @@ def test_many_are_sent_and_become_contexts(cli: Cli) -> None:
         first["next_page_token"],
         "--json",
     ).json
-    assert len(first["contexts"]) == len(second["contexts"]) == 10
+    ids = [[one["context_id"] for one in page["contexts"]] for page in (first, second)]
+    # While they are being understood they move to the front, so the second page may be shorter.
+    assert (len(ids[0]), bool(ids[1])) == (10, True)
+    assert not set(ids[0]) & set(ids[1])
 
 
 def test_a_payload_of_ones_own_is_read_from_standard_input(cli: Cli) -> None:

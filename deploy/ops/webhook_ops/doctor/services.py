@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -28,6 +29,8 @@ _HEALTH_OF = "health of "
 _PAGE = 1000
 _ENDS_SOON = dt.timedelta(days=14)
 _CALL_S = 3.0
+_MOST_LOOKS = 6
+_BETWEEN_LOOKS_S = 0.5
 _IF_READ = "mend it, if it is what the services read too"
 _MADE_UP = ("whk_doctor_madeup", "x" * 64)
 
@@ -35,8 +38,8 @@ _MADE_UP = ("whk_doctor_madeup", "x" * 64)
 async def health(door: Door) -> list[Finding]:
     """The health of each process."""
     states = await asyncio.gather(
-        http_health(door.http, tls=door.tls),
-        *(grpc_health(door.services[service], tls=door.tls) for service in SERVICES),
+        _settled(partial(http_health, door.http, tls=door.tls)),
+        *(_settled(partial(grpc_health, door.services[service], tls=door.tls)) for service in SERVICES),
     )
     found = []
     for name, state in zip(("http", *SERVICES), states, strict=True):
@@ -47,6 +50,16 @@ async def health(door: Door) -> list[Finding]:
                 failed("rpc", f"{_HEALTH_OF}{name}", state.value, "see its log, and `webhook-cli status`")
             )
     return found
+
+
+async def _settled(look: Callable[[], Awaitable[Health]]) -> Health:
+    """What it says of itself; asked again where that may be only because it has just started."""
+    for _ in range(_MOST_LOOKS - 1):
+        state = await look()
+        if state is not Health.NOT_SERVING:
+            return state
+        await asyncio.sleep(_BETWEEN_LOOKS_S)
+    return await look()
 
 
 def nothing_runs(findings: Sequence[Finding]) -> bool:
