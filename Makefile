@@ -88,11 +88,12 @@ format: install-dev ## Put everything into shape.
 	@$(BIN)/buf format --write
 
 gen: install-dev ## Generate the code of the contracts.
-	@rm -rf proto/gen && mkdir -p proto/gen
-	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto/gen \
-		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --mypy_out=quiet:proto/gen $(PROTOS)
-	@$(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=proto/gen \
-		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:proto/gen $(SERVICE_PROTOS)
+	@rm -rf proto/gen.new && mkdir -p proto/gen.new
+	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto/gen.new \
+		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --mypy_out=quiet:proto/gen.new $(PROTOS)
+	@$(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=proto/gen.new \
+		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:proto/gen.new $(SERVICE_PROTOS)
+	@rm -rf proto/gen && mv proto/gen.new proto/gen
 
 gen-check: gen ## Refuse generated code that does not match its contract.
 	@test -z "$$(git status --porcelain proto/gen)" || { git status --short proto/gen; echo "proto/gen differs from the contracts: commit what make gen made"; exit 1; }
