@@ -16,6 +16,7 @@ from webhook.intelligence.v1 import intelligence_service_pb2, intelligence_servi
 
 from webhook_ops.cli import tiers
 from webhook_ops.cli.door import Door, Json, Refused, Tenant, call
+from webhook_ops.cli.paging import print_way_on
 from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
 from webhook_ops.delivery import DEFAULT_TENANT
 
@@ -101,8 +102,7 @@ def list_(
     out.print(table(("context", "state", "title", "events", "importance", "changed"), rows))
     if not rows:
         out.print("No context yet. Try `webhook-cli send github`.")
-    if page.next_page_token:
-        out.print(text(f"more: --page-token {page.next_page_token}"))
+    print_way_on(out, page)
 
 
 @app.command()
@@ -152,8 +152,7 @@ def search(
     out.print(table(("score", "similarity", "context", "title", "because"), rows))
     if not rows:
         out.print("Nothing like that.")
-    if found.next_page_token:
-        out.print(text(f"more: --page-token {found.next_page_token}"))
+    print_way_on(out, found)
 
 
 @app.command()

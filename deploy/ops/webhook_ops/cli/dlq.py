@@ -8,6 +8,7 @@ import typer
 from webhook.consumer.v1 import consumer_admin_service_pb2, consumer_admin_service_pb2_grpc
 
 from webhook_ops.cli.door import Door, Json, call
+from webhook_ops.cli.paging import print_way_on
 from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
 
 app = typer.Typer(no_args_is_help=True, help="Look at dead letters: events that were given up.")
@@ -58,8 +59,7 @@ def list_(
         for letter in page.dead_letters
     ]
     out.print(table(("id", "tool", "type", "stage", "cause", "attempts", "given up", "detail"), rows))
-    if page.next_page_token:
-        out.print(text(f"more: --page-token {page.next_page_token}"))
+    print_way_on(out, page)
 
 
 @app.command()

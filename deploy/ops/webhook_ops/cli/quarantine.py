@@ -10,6 +10,7 @@ from webhook.ingest.v1 import ingest_admin_service_pb2, ingest_admin_service_pb2
 from webhook.security.v1 import security_admin_service_pb2, security_admin_service_pb2_grpc
 
 from webhook_ops.cli.door import Door, Json, call
+from webhook_ops.cli.paging import print_way_on
 from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
 from webhook_ops.cli.since import Since, since
 
@@ -64,8 +65,7 @@ def list_(
             for each in page.quarantined
         ]
         out.print(table(("id", "tenant", "tool", "type", "received", "sealed bytes"), rows))
-    if page.next_page_token:
-        out.print(text(f"more: --page-token {page.next_page_token}"))
+    print_way_on(out, page)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from webhook.security.v1.rejection_pb2 import Rejection
 
 from webhook_ops.cli.door import Door, Json, call
 from webhook_ops.cli.failures import Exit, fail
+from webhook_ops.cli.paging import pages, print_way_on
 from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
 from webhook_ops.cli.since import Since, since
 
@@ -74,8 +76,7 @@ def list_(
         for each in page.rejections
     ]
     out.print(table(("id", "tool", "cause", "from", "received", "bytes", "retry"), rows))
-    if page.next_page_token:
-        out.print(text(f"more: --page-token {page.next_page_token}"))
+    print_way_on(out, page)
 
 
 @app.command()
@@ -162,14 +163,9 @@ def retry(
 
 async def _chosen(door: Door, request: security_admin_service_pb2.ListRejectionsRequest) -> list[str]:
     request.retryable_only = True
-    chosen: list[str] = []
-    while True:
-        page = await _page(door, request)
-        chosen += [each.rejection_id for each in page.rejections]
-        request.page_token = page.next_page_token
-        if not page.next_page_token:
-            # The oldest first, as they came.
-            return chosen[::-1]
+    found = [each async for page in pages(partial(_page, door), request) for each in page.rejections]
+    # The oldest first, as they came.
+    return [each.rejection_id for each in reversed(found)]
 
 
 async def _page(

@@ -17,6 +17,7 @@ from webhook_shared.settings import read_secret, show_duration
 from webhook_ops.cli.door import Door, Json, Tenant, call
 from webhook_ops.cli.failures import Exit, fail
 from webhook_ops.cli.lifetime import lifetime
+from webhook_ops.cli.paging import pages
 from webhook_ops.cli.render import NONE, console, moment, print_json, table, text, to_plain
 from webhook_ops.delivery import DEFAULT_TENANT
 
@@ -45,16 +46,10 @@ def list_(
     """
 
     async def work(door: Door) -> list[messages.SecretStatus]:
-        found: list[messages.SecretStatus] = []
         async with door.open("security") as channel:
             stub = security_admin_service_pb2_grpc.SecurityAdminServiceStub(channel)
             request = messages.ListSecretsRequest(tenant=tenant, tool=tool, page_size=_PAGE)
-            while True:
-                page = await stub.ListSecrets(request)
-                found += page.secrets
-                if not page.next_page_token:
-                    return found
-                request.page_token = page.next_page_token
+            return [secret async for page in pages(stub.ListSecrets, request) for secret in page.secrets]
 
     secrets = call(ctx, work, as_json=as_json)
     if as_json:

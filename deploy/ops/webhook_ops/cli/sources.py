@@ -9,6 +9,7 @@ from webhook.security.v1 import security_admin_service_pb2, security_admin_servi
 from webhook_shared.settings import show_duration
 
 from webhook_ops.cli.door import Door, Json, Tenant, call
+from webhook_ops.cli.paging import pages
 from webhook_ops.cli.render import console, print_json, table, to_plain
 from webhook_ops.delivery import DEFAULT_TENANT
 
@@ -25,16 +26,10 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """
 
     async def work(door: Door) -> list[source_pb2.Source]:
-        found: list[source_pb2.Source] = []
         async with door.open("security") as channel:
             stub = security_admin_service_pb2_grpc.SecurityAdminServiceStub(channel)
             request = security_admin_service_pb2.ListSourcesRequest(page_size=_PAGE)
-            while True:
-                page = await stub.ListSources(request)
-                found += page.sources
-                if not page.next_page_token:
-                    return found
-                request.page_token = page.next_page_token
+            return [source async for page in pages(stub.ListSources, request) for source in page.sources]
 
     sources = call(ctx, work, as_json=as_json)
     if as_json:

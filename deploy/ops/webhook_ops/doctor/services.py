@@ -20,6 +20,7 @@ from webhook_shared.tls import stays_on_this_machine
 
 from webhook_ops.addresses import SERVICES
 from webhook_ops.cli.door import Door, Refused
+from webhook_ops.cli.paging import pages
 from webhook_ops.configuration import examine as examine_configuration
 from webhook_ops.dev.secrets import kept_secrets
 from webhook_ops.doctor.finding import Finding, failed, passed, skipped, warned
@@ -93,17 +94,11 @@ async def _locked(door: Door, key: str) -> Finding:
 
 async def sources(door: Door) -> tuple[list[source_pb2.Source], list[Finding]]:
     """The senders, and whether each has a secret to be verified with."""
-    found: list[source_pb2.Source] = []
     request = security_admin_service_pb2.ListSourcesRequest(page_size=_PAGE)
     try:
         async with door.open("security") as channel:
             stub = security_admin_service_pb2_grpc.SecurityAdminServiceStub(channel)
-            while True:
-                page = await stub.ListSources(request)
-                found += page.sources
-                if not page.next_page_token:
-                    break
-                request.page_token = page.next_page_token
+            found = [source async for page in pages(stub.ListSources, request) for source in page.sources]
     except Refused as refused:
         hint = "give an operator's key with --api-key"
         return [], [skipped("secrets", "sources", refused.error.reason, hint)]
