@@ -76,9 +76,8 @@ def test_a_healthy_system_passes(cli: Cli) -> None:
     passed = {one["name"] for one in findings if one["verdict"] == "pass"}
     assert {"forged signature", "endless body in chunks", "append-only file"} <= passed
     assert not [one for one in findings if one["area"] == "edge" and one["verdict"] != "pass"]
-    # A connection that is cut off while a body still comes may lose its answer on the way; so once more.
-    runs = (cli("doctor", "--quick", "--problems", "--tool", "slack") for _ in range(3))
-    shown = next(ran for ran in runs if ran.code == 0)
+    shown = cli("doctor", "--quick", "--problems", "--tool", "slack")
+    assert shown.code == 0, shown.out
     assert "pass  " not in shown.out
 
 

@@ -113,6 +113,9 @@ async def _send(writer: asyncio.StreamWriter, parts: AsyncIterable[bytes]) -> No
         async for part in parts:
             writer.write(part)
             await writer.drain()
+            # `drain` gives way only when the buffer is full; an answer is to be read before more is sent,
+            # for the reset that meets what comes after a close takes an unread answer with it.
+            await asyncio.sleep(0)
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
