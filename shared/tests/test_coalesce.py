@@ -85,3 +85,29 @@ async def test_no_more_batches_than_allowed_are_under_way(in_flight: int) -> Non
         assert len(recorder.batches) == in_flight
         recorder.gate.set()
         await asyncio.gather(*futures)
+
+
+async def test_a_batch_joins_others_only_once_it_has_grown_to_its_share_of_them() -> None:
+    recorder = Recorder()
+    async with Coalescer(recorder.flush, max_items=100, in_flight=2, joins_at=0.5) as coalescer:
+        futures = [coalescer.submit(n * 2) for n in range(8)]
+        await asyncio.sleep(0.01)
+        futures += [coalescer.submit(n * 2) for n in range(3)]
+        await asyncio.sleep(0.01)
+        assert len(recorder.batches) == 1
+        futures.append(coalescer.submit(6))
+        await asyncio.sleep(0.01)
+        assert [len(batch) for batch in recorder.batches] == [8, 4]
+        recorder.gate.set()
+        await asyncio.gather(*futures)
+
+
+async def test_what_was_not_worth_a_batch_goes_when_nothing_is_under_way() -> None:
+    recorder = Recorder()
+    async with Coalescer(recorder.flush, max_items=100, in_flight=2, joins_at=0.5) as coalescer:
+        futures = [coalescer.submit(n * 2) for n in range(8)]
+        await asyncio.sleep(0.01)
+        futures.append(coalescer.submit(4))
+        recorder.gate.set()
+        assert await futures[-1] == 40
+        await asyncio.gather(*futures)

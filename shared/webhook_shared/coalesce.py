@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from statistics import fmean
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -43,13 +44,12 @@ class Coalescer(Generic[T, R]):
     ) -> None:
         self._flush = flush
         self._max_items = max_items
-        self._free = in_flight
+        self._in_flight = in_flight
         self._max_weight = max_weight
         self._weigh = weigh
         self._joins_at = joins_at
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._running: dict[asyncio.Task[None], int] = {}
-        self._under_way = 0
         self._scheduled = False
 
     async def __aenter__(self) -> Self:
@@ -78,9 +78,9 @@ class Coalescer(Generic[T, R]):
 
     def _is_due(self) -> bool:
         """Whether what waits is a batch that may go and is worth it."""
-        if not self._free or not self._waiting:
+        if len(self._running) >= self._in_flight or not self._waiting:
             return False
-        mean_size = self._under_way / len(self._running) if self._running else 0
+        mean_size = fmean(self._running.values()) if self._running else 0
         return len(self._waiting) >= self._joins_at * mean_size
 
     def _start(self) -> None:
@@ -89,13 +89,10 @@ class Coalescer(Generic[T, R]):
             batch = self._take()
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._running[task] = len(batch)
-            self._under_way += len(batch)
-            self._free -= 1
             task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._under_way -= self._running.pop(task)
-        self._free += 1
+        del self._running[task]
         self._start()
 
     def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
