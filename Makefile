@@ -113,7 +113,15 @@ unit-oldest: install-dev node servers ## The suites that live on Redis once more
 
 # --- measuring ------------------------------------------------------------------------------------
 
-bench-ingest: install-dev node ## Webhooks per second at the door, beside a plain receiver.
+# What we measure ourselves against; nothing of ours needs it.
+peers: var/bench/peers/.installed ## Install what the benchmarks compare with.
+var/bench/peers/.installed: tests/bench/package.json
+	@command -v npm >/dev/null || { echo "npm is needed: on Debian, apt-get install npm"; exit 1; }
+	@mkdir -p var/bench/peers
+	@npm install --silent --no-package-lock --no-save --prefix var/bench/peers $$($(PYTHON) -c 'import json;print(" ".join(f"{k}@{v}" for k,v in json.load(open("tests/bench/package.json"))["dependencies"].items()))')
+	@touch $@
+
+bench-ingest: install-dev node peers ## Webhooks per second at the door, beside other receivers.
 	@$(BIN)/python -m tests.bench.ingest
 
 bench-consume: install-dev node ## Events per second out of the queue.

@@ -38,6 +38,7 @@ def report(
     settings: Mapping[str, Any],
     payloads: Mapping[str, Any],
     rounds: Sequence[Mapping[str, Any]] = (),
+    **tables: Sequence[Mapping[str, Any]],
 ) -> Path:
     """Print the figures and write them to a file, with all that is needed to judge them.
 
@@ -47,6 +48,7 @@ def report(
         settings: What was chosen: counts, connections, durability.
         payloads: What was sent: sizes, mix.
         rounds: The single measurements behind medians.
+        tables: What else was measured, a row each, under names of its own.
 
     Returns:
         The file.
@@ -68,6 +70,7 @@ def report(
         "versions": versions(),
         "settings": dict(settings),
         "payloads": dict(payloads),
+        **{title: [dict(each) for each in rows] for title, rows in tables.items()},
         "rounds": [dict(each) for each in rounds],
     }
     target.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,31 +1,24 @@
-"""Webhooks per second at the door, beside a plain receiver: `python -m tests.bench.ingest`.
+"""Webhooks per second at the door, beside other receivers: `python -m tests.bench.ingest`.
 
-Every round sends the same signed, distinct deliveries to an empty Redis; ours and the plain receiver take
-turns, so that what else the machine does falls on both. What is reported is the median of the rounds, and
-beside it the same for fewer and for more connections.
+Every round sends the same signed, distinct deliveries to an empty Redis; ours, the plain receiver and the one
+on Node take turns, so that what else the machine does falls on all. What is reported is the median of the
+rounds; beside it the same for fewer and for more connections, and for other loads.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import statistics
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
 import uvloop
-from webhook_shared import redis as store
 
-from conftest import RedisServer
-from tests.bench.consume.corpus import payloads
-from tests.bench.ingest.house import Contestant, ours, plain
+from tests.bench.ingest.arena import MEASURES, Round, generating, medians, turns
+from tests.bench.ingest.deliveries import Mix, bodies
+from tests.bench.ingest.house import node, ours, plain, storing
+from tests.bench.ingest.legs import legs, show
 from tests.bench.report import report
 
 DELIVERIES = 20_000
@@ -34,168 +27,104 @@ ROUNDS = 5
 CONNECTIONS = 128
 OTHER_CONNECTIONS = (64, 256)
 OTHER_ROUNDS = 3
-BESIDE = ("requests_per_s", "p99_ms", "plain_requests_per_s", "plain_p99_ms", "ratio_to_plain")
-LATENCIES = ("p50_ms", "p99_ms", "p999_ms")
-Round = dict[str, Any]
-
-
-class Generator:
-    """The sending process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def answer(self) -> Round:
-        """Its next line."""
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the load generator ended; its reason stands above")
-        return dict(json.loads(line))
-
-    async def send(self, port: int, connections: int) -> Round:
-        """Have every delivery sent to a port."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{port} {connections}\n".encode())
-        return await self.answer()
-
-
-@asynccontextmanager
-async def generating(count: int) -> AsyncIterator[Generator]:
-    """A generator that has signed its deliveries."""
-    command = ["-m", "tests.bench.ingest.sender", str(count)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        generator = Generator(process)
-        await generator.answer()
-        yield generator
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+RIVALS = ("plain", "node")
 
 
 @dataclass(frozen=True)
-class Match:
-    """Everything that a round needs.
+class Plan:
+    """What is measured.
 
     Attributes:
-        generator: Sends.
-        contestants: Ours and the plain receiver.
-        client: Of the Redis that all of them use.
         count: Deliveries of a round.
+        rounds: Of each contestant.
+        connections: At once.
+        appendfsync: Of the Redis.
+        only_main: Neither other numbers of connections nor other loads.
     """
 
-    generator: Generator
-    contestants: Sequence[Contestant]
-    client: store.Client
     count: int
-
-    async def rounds(self, connections: int, rounds: int) -> list[Round]:
-        """Both take turns, and who goes first changes."""
-        print(f"  {connections} connections")
-        return [
-            await self._play(contestant, connections)
-            for number in range(rounds)
-            for contestant in (self.contestants if number % 2 == 0 else self.contestants[::-1])
-        ]
-
-    async def _play(self, contestant: Contestant, connections: int) -> Round:
-        for pattern in (contestant.stream, "dedup:*", "plain:*"):
-            await _empty(self.client, pattern)
-        before = contestant.cpu_s()
-        figures = await self.generator.send(contestant.port, connections)
-        after = contestant.cpu_s()
-        figures["name"] = contestant.name
-        figures["connections"] = connections
-        figures["in_stream"] = await self.client.xlen(contestant.stream)
-        figures["cpu_us_per_request"] = {
-            name: round((after[name] - before[name]) / self.count * 1e6, 1) for name in before
-        }
-        costs = ", ".join(f"{name} {cost:.0f}" for name, cost in figures["cpu_us_per_request"].items())
-        print(
-            f"  {contestant.name:6} {figures['requests_per_s']:9,.0f} /s   p99 {figures['p99_ms']:6.1f} ms   "
-            f"CPU µs each: {costs}"
-        )
-        return figures
+    rounds: int
+    connections: int
+    appendfsync: str
+    only_main: bool
 
 
-async def _empty(client: store.Client, pattern: str) -> None:
-    # Not FLUSHALL: the tenants' keys belong to a running system.
-    names = [name async for name in client.scan_iter(match=pattern, count=5000)]
-    for start in range(0, len(names), 5000):
-        await client.unlink(*names[start : start + 5000])
-
-
-async def measure(count: int, rounds: int, connections: int, appendfsync: str) -> None:
+async def measure(plan: Plan) -> None:
     """Play the rounds and report."""
+    mix = Mix(plan.count)
     async with AsyncExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="webhook-bench-"))
-        server = RedisServer(Path(directory), appendfsync=appendfsync)
-        server.start()
-        stack.callback(server.kill)
-        await server.answering()
-        client = store.connect(server.settings)
-        stack.push_async_callback(client.aclose)
-        info = await client.info("server")
-        redis = psutil.Process(info["process_id"])
-        contestants = [await stack.enter_async_context(each(server, redis)) for each in (ours, plain)]
-        match = Match(await stack.enter_async_context(generating(count)), contestants, client, count)
+        enter = stack.enter_async_context
+        store = await enter(storing(plan.appendfsync))
+        contestants = [await enter(each(store)) for each in (ours, plain, node)]
+        generator = await enter(generating(mix))
         print("  to get warm")
-        await match.rounds(connections, 1)
-        print("  now it counts")
-        played = await match.rounds(connections, rounds)
-        others = {each: await match.rounds(each, min(rounds, OTHER_ROUNDS)) for each in OTHER_CONNECTIONS}
-        settings = {
-            "deliveries_per_round": count,
-            "rounds": rounds,
-            "connections": connections,
-            "appendfsync": appendfsync,
-            "server_version": info.get("valkey_version") or info["redis_version"],
-            "plain": "Starlette, redis-py with a blocking pool of 64, uvicorn (httptools, uvloop)",
-        }
+        await turns(generator, contestants, mix, connections=plan.connections, rounds=1)
+        print(f"  now it counts: {plan.connections} connections")
+        played = await turns(generator, contestants, mix, connections=plan.connections, rounds=plan.rounds)
         figures = figures_of(played)
-        for each, found in others.items():
-            figures |= {
-                f"{name}_at_{each}": value for name, value in figures_of(found).items() if name in BESIDE
-            }
-        report("ingest", figures, settings=settings, payloads=mix(count), rounds=played)
-
-
-def figures_of(played: list[Round]) -> dict[str, Any]:
-    """Medians of ours beside those of the plain receiver."""
-    by_name = {name: [each for each in played if each["name"] == name] for name in ("ours", "plain")}
-    middle = {
-        name: {
-            figure: statistics.median(each[figure] for each in rounds)
-            for figure in ("requests_per_s", *LATENCIES)
-        }
-        for name, rounds in by_name.items()
+        for connections in () if plan.only_main else OTHER_CONNECTIONS:
+            print(f"  {connections} connections")
+            found = await turns(generator, contestants[:2], mix, connections=connections, rounds=OTHER_ROUNDS)
+            figures |= beside(found, connections)
+        version = await store.version()
+    others = [] if plan.only_main else [await leg.run() for leg in legs(plan.count, plan.connections)]
+    settings = {
+        "deliveries_per_round": plan.count,
+        "rounds": plan.rounds,
+        "connections": plan.connections,
+        "appendfsync": plan.appendfsync,
+        "server_version": version,
+        "plain": "Starlette, redis-py with a blocking pool of 64, uvicorn (httptools, uvloop)",
+        "node": "Fastify, @octokit/webhooks, BullMQ (tests/bench/package.json has the versions)",
     }
+    report("ingest", figures, settings=settings, payloads=described(mix), rounds=played, loads=others)
+    if others:
+        show(others)
+
+
+def figures_of(played: Sequence[Round]) -> dict[str, Any]:
+    """Medians of ours, beside those of the rivals."""
+    own = medians(played, "ours")
+    figures: dict[str, Any] = {
+        "requests_per_s": round(own["requests_per_s"]),
+        **{measure: round(own[measure], 2) for measure in MEASURES[1:]},
+    }
+    for rival in RIVALS:
+        theirs = medians(played, rival)
+        figures |= {f"{rival}_requests_per_s": round(theirs["requests_per_s"])}
+        figures |= {f"{rival}_{measure}": round(theirs[measure], 2) for measure in MEASURES[1:]}
+        figures[f"ratio_to_{rival}"] = round(own["requests_per_s"] / theirs["requests_per_s"], 2)
+    mine = [each for each in played if each["name"] == "ours"]
     return {
-        "requests_per_s": round(middle["ours"]["requests_per_s"]),
-        **{figure: round(middle["ours"][figure], 2) for figure in LATENCIES},
-        "plain_requests_per_s": round(middle["plain"]["requests_per_s"]),
-        **{f"plain_{figure}": round(middle["plain"][figure], 2) for figure in LATENCIES},
-        "ratio_to_plain": round(middle["ours"]["requests_per_s"] / middle["plain"]["requests_per_s"], 2),
-        "acknowledged": sum(each["acknowledged"] for each in by_name["ours"]),
-        "in_stream": sum(each["in_stream"] for each in by_name["ours"]),
+        **figures,
+        "acknowledged": sum(each["acknowledged"] for each in mine),
+        "in_stream": sum(each["kept"] for each in mine),
         "refused": sum(each["refused"] for each in played),
+        "memory_mb": sum(size for name, size in mine[-1]["memory_mb"].items() if name != "redis"),
     }
 
 
-def mix(count: int) -> dict[str, Any]:
+def beside(played: Sequence[Round], connections: int) -> dict[str, Any]:
+    """The two figures that matter, for another number of connections."""
+    own, theirs = medians(played, "ours"), medians(played, "plain")
+    return {
+        f"requests_per_s_at_{connections}": round(own["requests_per_s"]),
+        f"p99_ms_at_{connections}": round(own["p99_ms"], 2),
+        f"plain_requests_per_s_at_{connections}": round(theirs["requests_per_s"]),
+        f"ratio_to_plain_at_{connections}": round(own["requests_per_s"] / theirs["requests_per_s"], 2),
+    }
+
+
+def described(mix: Mix) -> dict[str, Any]:
     """What was sent."""
-    sent = payloads(count)
+    sent = bodies(mix.body_bytes, mix.count)
     sizes = sorted(len(payload.body) for payload in sent)
     return {
         "source": "@octokit/webhooks-examples, varied",
-        "distinct": count,
+        "distinct": mix.count,
         "event_types": len({payload.type for payload in sent}),
-        "median_bytes": sizes[count // 2],
-        "p95_bytes": sizes[int(count * 0.95)],
+        "median_bytes": sizes[mix.count // 2],
+        "p95_bytes": sizes[int(mix.count * 0.95)],
         "largest_bytes": sizes[-1],
     }
 
@@ -207,8 +136,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each contestant")
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument("--appendfsync", choices=("everysec", "always"), default="everysec")
+    parser.add_argument("--only-main", action="store_true", help="no other connections, no other loads")
     chosen = parser.parse_args()
-    uvloop.run(measure(chosen.deliveries, chosen.rounds, chosen.connections, chosen.appendfsync))
+    plan = Plan(chosen.deliveries, chosen.rounds, chosen.connections, chosen.appendfsync, chosen.only_main)
+    uvloop.run(measure(plan))
 
 
 if __name__ == "__main__":

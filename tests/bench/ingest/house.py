@@ -6,16 +6,21 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import psutil
+from webhook_shared.redis import Client, connect
 
 from conftest import RedisServer
 from tests.bench.ingest.deliveries import SECRET
 
 STARTED_WITHIN_S = 30.0
+PEERS = Path("var/bench/peers/node_modules").resolve()
 
 
 @dataclass(frozen=True)
@@ -24,50 +29,133 @@ class Contestant:
 
     Attributes:
         name: For the report.
-        port: Where it takes them.
-        stream: Where it puts them.
+        ports: Where it takes them.
+        client: Of the Redis that it puts them into.
+        kept: How many it has put there.
+        leaves: Patterns of the keys that a round leaves behind.
         processes: What it consists of, by name.
     """
 
     name: str
-    port: int
-    stream: str
+    ports: Sequence[int]
+    client: Client
+    kept: Callable[[], Awaitable[int]]
+    leaves: Sequence[str]
     processes: Mapping[str, psutil.Process]
 
     def cpu_s(self) -> dict[str, float]:
         """CPU time that each of its processes has used, seconds."""
         return {name: sum(process.cpu_times()[:2]) for name, process in self.processes.items()}
 
+    def memory_mb(self) -> dict[str, float]:
+        """What of each process is in memory, MB."""
+        return {name: round(process.memory_info().rss / 1e6, 1) for name, process in self.processes.items()}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A Redis for one or several contestants."""
+
+    server: RedisServer
+    client: Client
+    process: psutil.Process
+
+    async def version(self) -> str:
+        """Of the server."""
+        info = await self.client.info("server")
+        return str(info.get("valkey_version") or info["redis_version"])
+
 
 @asynccontextmanager
-async def ours(server: RedisServer, redis: psutil.Process) -> AsyncIterator[Contestant]:
-    """Gateway and security."""
-    ports = free_ports(3)
-    addresses = [f"127.0.0.1:{port}" for port in ports]
+async def storing(appendfsync: str) -> AsyncIterator[Store]:
+    """A server of its own, with an append-only file."""
+    with tempfile.TemporaryDirectory(prefix="webhook-bench-") as directory:
+        server = RedisServer(Path(directory), appendfsync=appendfsync)
+        server.start()
+        try:
+            await server.answering()
+            client = connect(server.settings)
+            info = await client.info("server")
+            yield Store(server, client, psutil.Process(info["process_id"]))
+            await client.aclose()
+        finally:
+            server.kill()
+
+
+@asynccontextmanager
+async def ours(store: Store, *, name: str = "ours", gateways: int = 1) -> AsyncIterator[Contestant]:
+    """Security, and one gateway or several."""
+    security_port, *ports = free_ports(1 + 2 * gateways)
     environ = {
-        **_base(server),
-        "WEBHOOK_HTTP_ADDRESS": addresses[0],
-        "WEBHOOK_GATEWAY_ADDRESS": addresses[1],
-        "WEBHOOK_SECURITY_ADDRESS": addresses[2],
+        **_base(store.server),
+        "WEBHOOK_SECURITY_ADDRESS": f"127.0.0.1:{security_port}",
         "WEBHOOK_INTERNAL_KEY": "an internal key for measuring only, 0123456789",
         "ENCRYPTION_MASTER_KEY": "a master key for measuring only, 0123456789",
         "WEBHOOK_LOG_LEVEL": "warning",
     }
     async with AsyncExitStack() as stack:
-        security = await stack.enter_async_context(_process(["-m", "webhook_security"], environ, ports[2]))
-        gateway = await stack.enter_async_context(_process(["-m", "webhook_gateway"], environ, ports[0]))
-        processes = {"gateway": gateway, "security": security, "redis": redis}
-        yield Contestant("ours", ports[0], "webhook-events", processes)
+        processes = {
+            "security": await stack.enter_async_context(
+                _process([sys.executable, "-m", "webhook_security"], environ, security_port)
+            )
+        }
+        for number in range(gateways):
+            http, rpc = ports[2 * number : 2 * number + 2]
+            addresses = {
+                "WEBHOOK_HTTP_ADDRESS": f"127.0.0.1:{http}",
+                "WEBHOOK_GATEWAY_ADDRESS": f"127.0.0.1:{rpc}",
+            }
+            processes[f"gateway{number + 1 if number else ''}"] = await stack.enter_async_context(
+                _process([sys.executable, "-m", "webhook_gateway"], environ | addresses, http)
+            )
+        yield Contestant(
+            name=name,
+            ports=ports[::2],
+            client=store.client,
+            kept=partial(store.client.xlen, "webhook-events"),
+            leaves=("webhook-events", "dedup:*"),
+            processes={**processes, "redis": store.process},
+        )
 
 
 @asynccontextmanager
-async def plain(server: RedisServer, redis: psutil.Process) -> AsyncIterator[Contestant]:
+async def plain(store: Store) -> AsyncIterator[Contestant]:
     """Starlette and redis-py."""
     [port] = free_ports(1)
-    command = ["-m", "uvicorn", "tests.bench.ingest.plain:app", "--http", "httptools", "--loop", "uvloop"]
-    command += ["--port", str(port), "--no-access-log", "--log-level", "warning"]
-    async with _process(command, _base(server), port) as receiver:
-        yield Contestant("plain", port, "plain-events", {"receiver": receiver, "redis": redis})
+    command = [sys.executable, "-m", "uvicorn", "tests.bench.ingest.plain:app"]
+    command += ["--http", "httptools", "--loop", "uvloop", "--port", str(port)]
+    command += ["--no-access-log", "--log-level", "warning"]
+    async with _process(command, _base(store.server), port) as receiver:
+        yield Contestant(
+            name="plain",
+            ports=[port],
+            client=store.client,
+            kept=partial(store.client.xlen, "plain-events"),
+            leaves=("plain-events", "plain:*"),
+            processes={"receiver": receiver, "redis": store.process},
+        )
+
+
+@asynccontextmanager
+async def node(store: Store) -> AsyncIterator[Contestant]:
+    """Fastify, @octokit/webhooks and BullMQ.
+
+    Raises:
+        FileNotFoundError: They are not installed (`make peers`).
+    """
+    if not (PEERS / "bullmq").is_dir():
+        raise FileNotFoundError("Fastify and BullMQ are not installed: make peers")
+    [port] = free_ports(1)
+    environ = _base(store.server) | {"NODE_PATH": str(PEERS), "NODE_ENV": "production"}
+    async with _process(["node", "tests/bench/ingest/node.cjs", str(port)], environ, port) as receiver:
+        yield Contestant(
+            name="node",
+            ports=[port],
+            client=store.client,
+            kept=partial(store.client.llen, "bull:node-events:wait"),
+            leaves=("bull:*",),
+            processes={"receiver": receiver, "redis": store.process},
+        )
 
 
 def _base(server: RedisServer) -> dict[str, str]:
@@ -91,7 +179,7 @@ def free_ports(count: int) -> list[int]:
 async def _process(
     command: list[str], environ: Mapping[str, str], port: int
 ) -> AsyncIterator[psutil.Process]:
-    process = await asyncio.create_subprocess_exec(sys.executable, *command, env=dict(environ))
+    process = await asyncio.create_subprocess_exec(*command, env=dict(environ))
     try:
         await _listening(process, port)
         yield psutil.Process(process.pid)

@@ -1,8 +1,8 @@
-"""The load, in a process of its own: `python -m tests.bench.ingest.sender COUNT`.
+"""The load, in a process of its own: `python -m tests.bench.ingest.sender MIX`, with a `Mix` as JSON.
 
-Reads a port and a number of connections per line, and sends every delivery to that port once, over as many
-keep-alive connections that each wait for an answer before the next delivery. Writes one JSON line for each.
-Signing is done before the first.
+Reads `{"ports": [...], "connections": n}`, a line each, and sends every delivery once, over as many kept
+connections that each wait for an answer before the next delivery. Writes one JSON line for each. All is
+signed before the first.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import uvloop
 
-from tests.bench.ingest.deliveries import deliveries
+from tests.bench.ingest.deliveries import Mix, deliveries
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
@@ -78,7 +78,7 @@ def quantile_ms(ordered_s: list[float], share: float) -> float:
     return ordered_s[min(len(ordered_s) - 1, int(len(ordered_s) * share))] * 1000
 
 
-async def send_all(port: int, source: list[bytes], connections: int) -> dict[str, float]:
+async def send_all(ports: Sequence[int], source: list[bytes], connections: int) -> dict[str, float]:
     """Send every delivery once; how fast and how that was answered."""
     latencies_s: list[float] = []
     statuses: Counter[int] = Counter()
@@ -86,8 +86,10 @@ async def send_all(port: int, source: list[bytes], connections: int) -> dict[str
     loop = asyncio.get_running_loop()
     began_s = time.perf_counter()
     opened = [
-        await loop.create_connection(lambda: Connection(rest, latencies_s, statuses), "127.0.0.1", port)
-        for _ in range(connections)
+        await loop.create_connection(
+            lambda: Connection(rest, latencies_s, statuses), "127.0.0.1", ports[number % len(ports)]
+        )
+        for number in range(connections)
     ]
     await asyncio.gather(*(protocol.done for _, protocol in opened))
     took_s = time.perf_counter() - began_s
@@ -105,11 +107,12 @@ async def send_all(port: int, source: list[bytes], connections: int) -> dict[str
 
 def main() -> None:
     """Sign, say so, then send as often as asked."""
-    source = deliveries(int(sys.argv[1]))
+    source = deliveries(Mix(**json.loads(sys.argv[1])))
     print(json.dumps({"ready": len(source)}), flush=True)
     for line in sys.stdin:
-        port, connections = map(int, line.split())
-        print(json.dumps(uvloop.run(send_all(port, source, connections))), flush=True)
+        order = json.loads(line)
+        sent = send_all(order["ports"], source, order["connections"])
+        print(json.dumps(uvloop.run(sent)), flush=True)
 
 
 if __name__ == "__main__":
