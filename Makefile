@@ -9,7 +9,7 @@ SERVICE_PROTOS := $(filter %_service.proto,$(PROTOS))
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test install install-dev lint format gen gen-check breaking release-contracts unit unit-oldest lock node servers clean \
-	bench-ingest bench-consume ledger
+	peers bench-ingest bench-consume bench-e2e ledger
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | column -t -s '|'
@@ -114,18 +114,22 @@ unit-oldest: install-dev node servers ## The suites that live on Redis once more
 # --- measuring ------------------------------------------------------------------------------------
 
 # What we measure ourselves against; nothing of ours needs it.
-peers: var/bench/peers/.installed ## Install what the benchmarks compare with.
-var/bench/peers/.installed: tests/bench/package.json
+peers: install-dev var/bench/peers/.installed ## Install what the benchmarks compare with.
+var/bench/peers/.installed: tests/bench/peers/package.json tests/bench/peers/requirements.json
+	@$(BIN)/python -m tests.bench.peers.install
 	@command -v npm >/dev/null || { echo "npm is needed: on Debian, apt-get install npm"; exit 1; }
 	@mkdir -p var/bench/peers
-	@npm install --silent --no-package-lock --no-save --prefix var/bench/peers $$($(PYTHON) -c 'import json;print(" ".join(f"{k}@{v}" for k,v in json.load(open("tests/bench/package.json"))["dependencies"].items()))')
+	@npm install --silent --no-package-lock --no-save --prefix var/bench/peers $$($(PYTHON) -c 'import json;print(" ".join(f"{k}@{v}" for k,v in json.load(open("tests/bench/peers/package.json"))["dependencies"].items()))')
 	@touch $@
 
 bench-ingest: install-dev node peers ## Webhooks per second at the door, beside other receivers.
 	@$(BIN)/python -m tests.bench.ingest
 
-bench-consume: install-dev node ## Events per second out of the queue.
+bench-consume: install-dev node peers ## Events per second out of the queue, beside other queues.
 	@$(BIN)/python -m tests.bench.consume
+
+bench-e2e: install-dev node ## Milliseconds from the HTTP edge to a readable context, at a steady pace and after a burst.
+	@$(BIN)/python -m tests.bench.e2e $(BENCH_E2E)
 
 ledger: install-dev ## Kill everything under load and account for each acknowledged event.
 	@$(BIN)/python -m tests.ledger

@@ -75,7 +75,7 @@ async def measure(plan: Plan) -> None:
         "appendfsync": plan.appendfsync,
         "server_version": version,
         "plain": "Starlette, redis-py with a blocking pool of 64, uvicorn (httptools, uvloop)",
-        "node": "Fastify, @octokit/webhooks, BullMQ (tests/bench/package.json has the versions)",
+        "node": "Fastify, @octokit/webhooks, BullMQ (tests/bench/peers/package.json has the versions)",
     }
     report("ingest", figures, settings=settings, payloads=described(mix), rounds=played, loads=others)
     if others:

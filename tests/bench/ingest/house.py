@@ -147,7 +147,7 @@ async def node(store: Store) -> AsyncIterator[Contestant]:
         raise FileNotFoundError("Fastify and BullMQ are not installed: make peers")
     [port] = free_ports(1)
     environ = _base(store.server) | {"NODE_PATH": str(PEERS), "NODE_ENV": "production"}
-    async with _process(["node", "tests/bench/ingest/node.cjs", str(port)], environ, port) as receiver:
+    async with _process(["node", "tests/bench/peers/receiver.cjs", str(port)], environ, port) as receiver:
         yield Contestant(
             name="node",
             ports=[port],
