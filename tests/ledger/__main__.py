@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tests.ledger import report
+from tests.ledger import report, trials
+from tests.ledger.faults import FAULTS
 from tests.ledger.killer import VICTIMS
 from tests.ledger.run import Plan, run
 
 FILE = Path("var/bench/ledger.json")
 CONTEXTS = 50
+LEVELS: tuple[trials.Fsync, ...] = ("always", "everysec")
 QUICK_DELIVERIES, QUICK_CONTEXTS, QUICK_ROUNDS = 300, 10, 1
 
 quick = Plan(QUICK_DELIVERIES, QUICK_CONTEXTS, QUICK_ROUNDS, seed=1)
@@ -27,6 +29,9 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often to kill each process.")] = 4,
     seed: Annotated[int, typer.Option(help="Decides about the order and moments of the kills.")] = 1,
     *,
+    with_faults: Annotated[
+        bool, typer.Option("--faults", help="Then every other fault, at both levels of durability.")
+    ] = False,
     is_quick: Annotated[
         bool, typer.Option("--quick", help="A few hundred webhooks, each process once.")
     ] = False,
@@ -37,9 +42,19 @@ def main(
     plan = quick if is_quick else Plan(deliveries, min(CONTEXTS, deliveries), rounds, seed)
     with tempfile.TemporaryDirectory(prefix="webhook-ledger-") as var:
         result = asyncio.run(run(plan, Path(var)))
+    found = [trial for fsync in LEVELS for trial in _trials(fsync)] if with_faults else []
     report.show(result, Console())
-    report.write(result, FILE)
-    sys.exit(0 if result.account.is_clean else 1)
+    if found:
+        report.show_faults(found, Console(width=160))
+    report.write(result, found, FILE)
+    accounts = [result.account, *(each.account for each in found)]
+    sys.exit(0 if all(account.is_clean for account in accounts) else 1)
+
+
+def _trials(fsync: trials.Fsync) -> list[trials.Trial]:
+    print(f"appendfsync {fsync}")
+    with tempfile.TemporaryDirectory(prefix="webhook-ledger-") as var:
+        return asyncio.run(trials.run(FAULTS, Path(var), fsync))
 
 
 if __name__ == "__main__":

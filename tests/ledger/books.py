@@ -12,17 +12,17 @@ from tests.senders import Delivery, GitHub
 REPOSITORY = "ledger/books"
 
 
-def context_id(number: int) -> str:
+def context_id(number: int, repository: str = REPOSITORY) -> str:
     """The context of issue `number`."""
-    return f"github:{REPOSITORY}:issue:{number}"
+    return f"github:{repository}:issue:{number}"
 
 
-def delivery(sender: GitHub, sequence: int, contexts: int) -> Delivery:
+def delivery(sender: GitHub, sequence: int, contexts: int, repository: str = REPOSITORY) -> Delivery:
     """The `sequence`-th delivery: a comment on one of so many issues, recognisable by its text and its id."""
     number = 1 + sequence % contexts
     text = f"Entry {sequence} of the ledger."
-    comment = payloads.github_comment(REPOSITORY, number, f"Page {number}", text)
-    return sender.deliver("issue_comment", comment, delivery_id=f"ledger-{sequence}")
+    comment = payloads.github_comment(repository, number, f"Page {number}", text)
+    return sender.deliver("issue_comment", comment, delivery_id=f"{repository}-{sequence}")
 
 
 @dataclass

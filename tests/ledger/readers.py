@@ -12,7 +12,7 @@ from webhook.consumer.v1 import consumer_admin_service_pb2
 from webhook_shared.redis import Client, connect
 
 from tests.clients import Client as Caller
-from tests.ledger.books import Kept, context_id
+from tests.ledger.books import REPOSITORY, Kept, context_id
 from tests.system import House
 
 DRAINED_WITHIN_S = 180.0
@@ -48,14 +48,14 @@ async def drained(house: House) -> float:
     raise NotDrainedError(f"not drained within {DRAINED_WITHIN_S:g} s: {left} (waiting, in flight, delayed)")
 
 
-async def everything(house: House, contexts: int) -> Kept:
+async def everything(house: House, contexts: int, repository: str = REPOSITORY) -> Kept:
     """All events of so many contexts, all dead letters, and all that still waits."""
     client = connect(house.system.plan.redis)
     try:
         waiting = await _waiting(client)
     finally:
         await client.aclose()
-    names = [context_id(number) for number in range(1, contexts + 1)]
+    names = [context_id(number, repository) for number in range(1, contexts + 1)]
     found = [context for name in names if (context := await house.operator.context(name))]
     return Kept(
         contexts={

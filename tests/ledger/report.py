@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from tests.bench.report import machine, versions
 from tests.ledger.run import Result
+from tests.ledger.trials import Trial
 
 
 def figures(result: Result) -> dict[str, Any]:
@@ -73,7 +75,34 @@ def show(result: Result, console: Console) -> None:
         console.print("[green]Every acknowledged event is there, once.[/]")
 
 
-def write(result: Result, file: Path) -> None:
+def row(trial: Trial) -> dict[str, Any]:
+    """One fault, as JSON can say it."""
+    return {
+        "fault": trial.fault,
+        "appendfsync": trial.fsync,
+        "acknowledged": trial.acknowledged,
+        "lost": len(trial.account.lost),
+        "double_effects": len(trial.account.double_effects),
+        "changed": len(trial.account.changed),
+        "retries": trial.retries,
+        "outage_s": trial.outage_s,
+        "drain_s": trial.drain_s,
+    }
+
+
+def show_faults(trials: Sequence[Trial], console: Console) -> None:
+    """A table of them."""
+    rows = [row(trial) for trial in trials]
+    table = Table(title="Under other faults", title_justify="left")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="left" if name == "fault" else "right")
+    for each in rows:
+        table.add_row(*map(str, each.values()))
+    console.print(table)
+
+
+def write(result: Result, trials: Sequence[Trial], file: Path) -> None:
     """The figures, for machines."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(figures(result), indent=2) + "\n", encoding="utf-8")
+    content = {**figures(result), "faults": [row(trial) for trial in trials]}
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.ledger import outage, report
+from tests.ledger import outage, report, trials
 from tests.ledger.__main__ import quick
+from tests.ledger.faults import FAULTS
 from tests.ledger.killer import VICTIMS
 from tests.ledger.run import run
 
@@ -28,3 +29,9 @@ async def test_what_was_acknowledged_while_redis_was_away_arrives_once(tmp_path:
     assert result.spooled >= result.deliveries // 3
     # Nobody but those whom the gateway's death cut off had to come again.
     assert result.promises.refused.keys() <= {"none"}
+
+
+async def test_nothing_is_lost_when_connections_break_and_the_group_is_gone(tmp_path: Path) -> None:
+    for trial in await trials.run([fault for fault in FAULTS if fault.is_quick], tmp_path, "always"):
+        assert trial.account.is_clean, trial
+        assert trial.acknowledged >= trials.FEWEST
