@@ -80,8 +80,9 @@ class PostgresServer:
     def url(self, user: str = USER, database: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}?sslmode=disable"
 
-    def start(self) -> None:
-        options = [part for name, value in _OPTIONS.items() for part in ("-c", f"{name}={value}")]
+    def start(self, **settings: str) -> None:
+        given = _OPTIONS | settings
+        options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
         command = [*self._as_user(), binary("postgres") or "", "-D", str(self._data), "-p", str(self.port)]
         self._process = subprocess.Popen(
             [*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"

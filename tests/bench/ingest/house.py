@@ -96,7 +96,7 @@ async def ours(store: Store, *, name: str = "ours", gateways: int = 1) -> AsyncI
     async with AsyncExitStack() as stack:
         processes = {
             "security": await stack.enter_async_context(
-                _process([sys.executable, "-m", "webhook_security"], environ, security_port)
+                process([sys.executable, "-m", "webhook_security"], environ, security_port)
             )
         }
         for number in range(gateways):
@@ -106,7 +106,7 @@ async def ours(store: Store, *, name: str = "ours", gateways: int = 1) -> AsyncI
                 "WEBHOOK_GATEWAY_ADDRESS": f"127.0.0.1:{rpc}",
             }
             processes[f"gateway{number + 1 if number else ''}"] = await stack.enter_async_context(
-                _process([sys.executable, "-m", "webhook_gateway"], environ | addresses, http)
+                process([sys.executable, "-m", "webhook_gateway"], environ | addresses, http)
             )
         yield Contestant(
             name=name,
@@ -125,7 +125,7 @@ async def plain(store: Store) -> AsyncIterator[Contestant]:
     command = [sys.executable, "-m", "uvicorn", "tests.bench.ingest.plain:app"]
     command += ["--http", "httptools", "--loop", "uvloop", "--port", str(port)]
     command += ["--no-access-log", "--log-level", "warning"]
-    async with _process(command, _base(store.server), port) as receiver:
+    async with process(command, _base(store.server), port) as receiver:
         yield Contestant(
             name="plain",
             ports=[port],
@@ -147,7 +147,7 @@ async def node(store: Store) -> AsyncIterator[Contestant]:
         raise FileNotFoundError("Fastify and BullMQ are not installed: make peers")
     [port] = free_ports(1)
     environ = _base(store.server) | {"NODE_PATH": str(PEERS), "NODE_ENV": "production"}
-    async with _process(["node", "tests/bench/peers/receiver.cjs", str(port)], environ, port) as receiver:
+    async with process(["node", "tests/bench/peers/receiver.cjs", str(port)], environ, port) as receiver:
         yield Contestant(
             name="node",
             ports=[port],
@@ -160,10 +160,13 @@ async def node(store: Store) -> AsyncIterator[Contestant]:
 
 def _base(server: RedisServer) -> dict[str, str]:
     return {
-        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
         "REDIS_ADDRESSES": f"127.0.0.1:{server.port}",
         "GITHUB_WEBHOOK_SECRET": SECRET,
     }
+
+
+def _inherited() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
 
 
 def free_ports(count: int) -> list[int]:
@@ -176,17 +179,16 @@ def free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def _process(
-    command: list[str], environ: Mapping[str, str], port: int
-) -> AsyncIterator[psutil.Process]:
-    process = await asyncio.create_subprocess_exec(*command, env=dict(environ))
+async def process(command: list[str], environ: Mapping[str, str], port: int) -> AsyncIterator[psutil.Process]:
+    """A process that listens on a port of this machine; PATH and HOME are always in its environment."""
+    started = await asyncio.create_subprocess_exec(*command, env={**_inherited(), **environ})
     try:
-        await _listening(process, port)
-        yield psutil.Process(process.pid)
+        await _listening(started, port)
+        yield psutil.Process(started.pid)
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+        if started.returncode is None:
+            started.terminate()
+        await started.wait()
 
 
 async def _listening(process: asyncio.subprocess.Process, port: int) -> None:
