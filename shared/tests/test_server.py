@@ -178,3 +178,14 @@ async def test_a_service_that_is_not_there_is_unreachable_not_a_riddle(redis: Cl
 async def test_a_short_internal_key_is_refused(redis: Client, weak: str) -> None:
     with pytest.raises(ValueError, match="WEBHOOK_INTERNAL_KEY"):
         Authenticator(redis, SecretStr(weak))
+
+
+async def test_a_crowd_of_calls_waits_for_the_event_loop(redis: Client) -> None:
+    """By default gRPC drops some of them, as if their callers had hung up."""
+    async with echo_server(redis) as address, connected(address, key=INTERNAL, deadline_s=60) as channel:
+        rpc = channel.unary_unary(
+            f"/{NAME}/Echo", wrappers_pb2.StringValue.SerializeToString, wrappers_pb2.StringValue.FromString
+        )
+        calls = [rpc(wrappers_pb2.StringValue(value="a")) for _ in range(4000)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {getattr(answer, "value", answer) for answer in answers} == {"internal:a"}

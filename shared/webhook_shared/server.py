@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 PROBE_PERIOD_S = 1.0
 PROBE_TIMEOUT_S = 2.0
+MOST_PENDING_CALLS = 50_000
+LONGEST_PENDING_S = 600
 _OPTIONS = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
     ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
@@ -37,6 +39,11 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # Calls that wait for the event loop. By default gRPC drops some from 1,000 on, all from 3,000 on, and
+    # what has waited for 30 s: with CANCELLED, as if the caller had. Here they wait, until their deadline.
+    ("grpc.server.max_pending_requests", MOST_PENDING_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING_CALLS),
+    ("grpc.server_max_unrequested_time_in_server", LONGEST_PENDING_S),
 )
 
 Probe = Callable[[], Awaitable[None]]
