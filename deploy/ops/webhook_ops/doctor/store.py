@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from webhook_shared.redis import REDIS_TROUBLE, Client, RedisError, connect
+from webhook_shared.redis import REDIS_TROUBLE, Client, RedisError, Server, WrongForm, connect, look
+from webhook_shared.redis.capabilities import OPTIONAL
 from webhook_shared.settings import RedisSection
 from webhook_shared.tls import stays_on_this_machine
 
@@ -32,6 +33,8 @@ async def examine(redis: RedisSection) -> list[Finding]:
         return [failed(AREA, "address", str(error), "mend REDIS_ADDRESSES")]
     try:
         return [*_transport(redis), *await _looked_at(client)]
+    except WrongForm as error:
+        return [failed(AREA, "address", str(error), "mend REDIS_ADDRESSES or REDIS_SENTINEL_ENABLED")]
     except REDIS_TROUBLE as error:
         where = ",".join(redis.addresses)
         return [
@@ -57,6 +60,7 @@ async def _looked_at(client: Client) -> list[Finding]:
     info: Mapping[str, Any] = await client.info()
     findings = [
         _version(info),
+        _form(await look(client)),
         _latency(min(round_trips_s)),
         skew("redis", drift_s, within_s=CLOCK_WITHIN_S),
         _memory(info),
@@ -92,6 +96,14 @@ def _version(info: Mapping[str, Any]) -> Finding:
     if numbers >= OLDEST:
         return passed(AREA, "version", told)
     return failed(AREA, "version", told, "6.2 is the oldest that is supported")
+
+
+def _form(server: Server) -> Finding:
+    has = ", ".join(name for name in OPTIONAL if name in server.commands) or "nothing that came after 6.2"
+    if server.missing:
+        return failed(AREA, "form", str(server), f"it lacks {', '.join(sorted(server.missing))}")
+    masters = f", {server.masters} masters" if server.masters > 1 else ""
+    return passed(AREA, "form", f"{server.vendor}, {server.form}{masters}; has {has}")
 
 
 def _latency(seconds: float) -> Finding:
