@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import subprocess
@@ -11,6 +12,10 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+from webhook_shared.objects import ObjectStorageSection
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _FAILURE = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -37,13 +42,31 @@ def moto_server() -> Iterator[str]:
         process.wait()
 
 
+def section_of(url: str, bucket: str, **changed: Any) -> ObjectStorageSection:
+    return ObjectStorageSection(
+        endpoint=url, bucket=bucket, access_key_id="id", secret_access_key=SecretStr("secret"), **changed
+    )
+
+
+def make_bucket(url: str) -> str:
+    name = f"contexts-{os.urandom(6).hex()}"
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/{name}", method="PUT"), timeout=30):
+        return name
+
+
+def listed(url: str, bucket: str) -> str:
+    with urllib.request.urlopen(f"{url}/{bucket}?list-type=2", timeout=30) as answer:
+        return str(answer.read().decode())
+
+
 @dataclass
 class Line:
     """A way to the server.
 
     Attributes:
         faults: What happens to the next requests: "ok", "500", "lost" (done, but nobody hears of it),
-            "torn" (half of the answer's body), "flipped" (a bit of it), "slow" (never answered).
+            "torn" (half of the answer's body), "flipped" (a bit of it), "slow" (never answered), or an answer
+            as it stands, from "HTTP/" on, without the request being passed on.
         seen: The methods of all requests.
     """
 
@@ -69,6 +92,9 @@ async def failing_line(server: str) -> AsyncIterator[Line]:
             await asyncio.sleep(3600)
         if fault == "500":
             answers.write(_FAILURE)
+            return
+        if fault.startswith("HTTP/"):
+            answers.write(fault.encode())
             return
         upstream, requests = await asyncio.open_connection(host, int(port))
         requests.write(request)

@@ -1,4 +1,4 @@
-"""A bucket as cold store: AWS S3, or whatever speaks its protocol."""
+"""A bucket of objects: AWS S3, or whatever speaks its protocol."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ import structlog
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from webhook_context.cold import DEADLINE_S, ColdMissing, ColdTrouble
-from webhook_context.settings import ColdStorageSection
+from webhook_shared.objects import (
+    DEADLINE_S,
+    MOST_NAMES,
+    ObjectMissing,
+    ObjectStorageSection,
+    ObjectTrouble,
+)
 
 log = structlog.get_logger()
 
@@ -35,7 +40,7 @@ _EXISTS = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.NOT_MODIFIED)
 T = TypeVar("T")
 
 
-class S3ColdStore:
+class S3ObjectStore:
     """Each object is an object.
 
     A write says that it must not replace anything, where the server understands that. Where it is told
@@ -43,23 +48,27 @@ class S3ColdStore:
     are made once. Whoever writes reads back anyway.
     """
 
-    def __init__(self, client: Any, settings: ColdStorageSection) -> None:
+    def __init__(self, client: Any, settings: ObjectStorageSection) -> None:
         self._client = client
         self._bucket = settings.bucket
         self._checksums = settings.checksum_mode == "when_supported"
         self._conditional = settings.conditional_writes
 
     async def put(self, name: str, content: bytes) -> None:
-        """See `ColdStore`."""
+        """See `ObjectStore`."""
         write = self._put_in_parts if len(content) > MULTIPART_FROM_BYTES else self._put_whole
         await _with_patience(lambda: self._put_once(write, name, content))
 
     async def get(self, name: str) -> bytes:
-        """See `ColdStore`."""
+        """See `ObjectStore`."""
         return await _with_patience(lambda: self._get(name))
 
+    async def names(self, prefix: str, *, after: str = "", most: int = MOST_NAMES) -> list[str]:
+        """See `ObjectStore`."""
+        return await _with_patience(lambda: self._names(prefix, after, most))
+
     async def delete(self, name: str) -> None:
-        """See `ColdStore`."""
+        """See `ObjectStore`."""
         await _with_patience(lambda: self._client.delete_object(Bucket=self._bucket, Key=name))
 
     async def _put_once(
@@ -73,7 +82,7 @@ class S3ColdStore:
                 return
             if status != HTTPStatus.NOT_IMPLEMENTED or not self._conditional:
                 raise
-            log.warning("cold.no_conditional_writes")
+            log.warning("objects.no_conditional_writes")
             self._conditional = False
             await write(name, content)
 
@@ -118,15 +127,22 @@ class S3ColdStore:
         except ClientError as error:
             # A bucket that is gone is trouble, not the answer that the object is.
             if _code(error) == "NoSuchKey":
-                raise ColdMissing(name) from None
+                raise ObjectMissing(name) from None
             raise
         if len(content) != response["ContentLength"]:
             raise TimeoutError
         return content
 
+    async def _names(self, prefix: str, after: str, most: int) -> list[str]:
+        behind = {"StartAfter": after} if after else {}
+        response = await self._client.list_objects_v2(
+            Bucket=self._bucket, Prefix=prefix, MaxKeys=most, **behind
+        )
+        return sorted(str(found["Key"]) for found in response.get("Contents", ()))
+
 
 @asynccontextmanager
-async def bucket(settings: ColdStorageSection) -> AsyncIterator[S3ColdStore]:
+async def bucket(settings: ObjectStorageSection) -> AsyncIterator[S3ObjectStore]:
     """The store in the bucket that the settings name; nothing is sent before the first call."""
     config = AioConfig(
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -144,7 +160,7 @@ async def bucket(settings: ColdStorageSection) -> AsyncIterator[S3ColdStore]:
         region_name=settings.region,
     )
     async with session.client("s3", endpoint_url=settings.endpoint or None, config=config) as client:
-        yield S3ColdStore(client, settings)
+        yield S3ObjectStore(client, settings)
 
 
 def _is_foreign(endpoint: str) -> bool:
@@ -162,7 +178,9 @@ async def _with_patience(work: Callable[[], Awaitable[T]]) -> T:
                         raise
             return await work()
     except _TROUBLE as error:
-        raise ColdTrouble(_code(error) if isinstance(error, ClientError) else type(error).__name__) from None
+        raise ObjectTrouble(
+            _code(error) if isinstance(error, ClientError) else type(error).__name__
+        ) from None
 
 
 def _passes(error: BaseException) -> bool:

@@ -1,0 +1,152 @@
+"""Both stores of objects do the same; the bucket does it through all that network and server do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from webhook_shared import objects_s3
+from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.objects_directory import DirectoryObjectStore
+
+from shared.tests.s3_server import Line, failing_line, make_bucket, moto_server, section_of
+
+NAME = "v1/owner/ab/context/00000000000000000001-name.pack"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with moto_server() as url:
+        yield url
+
+
+@pytest.fixture
+async def line(server: str) -> AsyncIterator[Line]:
+    async with failing_line(server) as up:
+        yield up
+
+
+@pytest.fixture
+async def bucket(server: str, line: Line) -> AsyncIterator[ObjectStore]:
+    async with objects_s3.bucket(section_of(line.url, make_bucket(server))) as store:
+        yield store
+
+
+@pytest.fixture(params=["directory", "bucket", "bucket without extras"])
+async def cold(request: Any, tmp_path: Path, server: str) -> AsyncIterator[ObjectStore]:
+    if request.param == "directory":
+        yield DirectoryObjectStore(tmp_path / "cold")
+        return
+    extras = request.param == "bucket"
+    section = section_of(
+        server,
+        make_bucket(server),
+        checksum_mode="when_supported" if extras else "when_required",
+        conditional_writes=extras,
+    )
+    async with objects_s3.bucket(section) as store:
+        yield store
+
+
+async def test_what_is_put_is_there_until_it_is_deleted(cold: ObjectStore) -> None:
+    content = os.urandom(300_000)
+    await cold.put(NAME, content)
+    assert await cold.get(NAME) == content
+    # Names are made once: whoever writes the same again has not heard of the first time.
+    await cold.put(NAME, content)
+    await cold.delete(NAME)
+    with pytest.raises(ObjectMissing):
+        await cold.get(NAME)
+    await cold.delete(NAME)
+
+
+async def test_many_at_once(cold: ObjectStore) -> None:
+    names = [f"{NAME}-{n}" for n in range(20)]
+    await asyncio.gather(*(cold.put(name, name.encode()) for name in names))
+    assert await asyncio.gather(*(cold.get(name) for name in names)) == [name.encode() for name in names]
+
+
+async def test_a_large_one_goes_in_parts(bucket: ObjectStore, line: Line) -> None:
+    content = os.urandom(objects_s3.MULTIPART_FROM_BYTES + 1)
+    await bucket.put(NAME, content)
+    assert line.seen == ["POST", "PUT", "PUT", "PUT", "POST"]
+    assert await bucket.get(NAME) == content
+
+
+@pytest.mark.parametrize("fault", ["500", "lost"])
+async def test_a_write_outlasts_faults(bucket: ObjectStore, line: Line, fault: str) -> None:
+    line.faults = [fault]
+    await bucket.put(NAME, b"content")
+    assert line.seen == ["PUT", "PUT"]
+    assert await bucket.get(NAME) == b"content"
+
+
+@pytest.mark.parametrize("fault", ["500", "lost", "torn"])
+async def test_a_read_outlasts_faults(bucket: ObjectStore, line: Line, fault: str) -> None:
+    await bucket.put(NAME, os.urandom(1000))
+    whole = await bucket.get(NAME)
+    line.faults = [fault]
+    assert await bucket.get(NAME) == whole
+
+
+async def test_a_server_that_stays_silent(
+    bucket: ObjectStore, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_s3, "DEADLINE_S", 0.2)
+    for work in (bucket.put(NAME, b"content"), bucket.get(NAME), bucket.delete(NAME)):
+        line.faults = ["slow"]
+        with pytest.raises(ObjectTrouble):
+            await work
+
+
+async def test_a_bucket_that_vanishes_is_no_missing_object(server: str) -> None:
+    async with objects_s3.bucket(section_of(server, "never-made")) as store:
+        for work in (store.put(NAME, b"content"), store.get(NAME), store.delete(NAME)):
+            with pytest.raises(ObjectTrouble, match="NoSuchBucket"):
+                await work
+
+
+async def test_a_directory_that_is_not_mounted_is_no_missing_object(tmp_path: Path) -> None:
+    store = DirectoryObjectStore(tmp_path / "cold")
+    for work in (store.get(NAME), store.delete(NAME)):
+        with pytest.raises(ObjectTrouble):
+            await work
+
+
+async def test_a_directory_is_not_left(tmp_path: Path) -> None:
+    store = DirectoryObjectStore(tmp_path / "cold")
+    await store.put(NAME, b"content")
+    (tmp_path / "secret").write_bytes(b"secret")
+    with pytest.raises(ObjectMissing):
+        await store.get("../secret")
+
+
+async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = DirectoryObjectStore(Path("/dev/full"))
+    with pytest.raises(ObjectTrouble):
+        await store.put(NAME, b"content")
+
+
+async def test_names_are_told_in_order_and_in_pages(cold: ObjectStore) -> None:
+    names = [f"a/{day}/{n}" for day in ("2026-01-01", "2026-01-02") for n in range(3)]
+    await asyncio.gather(*(cold.put(name, b"content") for name in [*reversed(names), "b/other"]))
+    assert await cold.names("a/") == names
+    assert await cold.names("a/2026-01-02/") == names[3:]
+    assert await cold.names("a/2026-01") == names
+    assert await cold.names("a/", most=2) == names[:2]
+    assert await cold.names("a/", after=names[1], most=2) == names[2:4]
+    assert await cold.names("c/") == []
+    await cold.delete(names[0])
+    assert await cold.names("a/") == names[1:]
+
+
+async def test_names_of_a_store_that_is_away(tmp_path: Path, server: str) -> None:
+    with pytest.raises(ObjectTrouble):
+        await DirectoryObjectStore(tmp_path / "not mounted").names("a/")
+    async with objects_s3.bucket(section_of(server, "never-made")) as store:
+        with pytest.raises(ObjectTrouble, match="NoSuchBucket"):
+            await store.names("a/")
