@@ -16,12 +16,14 @@ Everything before the nonce is authenticated together with tenant and binding.
 from __future__ import annotations
 
 import hmac
+import math
 import os
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,6 +32,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 
 from webhook_shared import compression
+from webhook_shared.dictionary_store import Dictionaries
 from webhook_shared.redis import REDIS_TROUBLE, Client, Script
 
 MAGIC = b"WHE1"
@@ -72,6 +75,17 @@ class UnknownKey(EnvelopeError):
     """Sealed under a tenant key that the key table does not have (now)."""
 
 
+class KeysDestroyed(UnknownKey):
+    """All that the tenant's keys ever sealed is unreadable, on purpose."""
+
+    def __init__(self) -> None:
+        super().__init__("the tenant's keys have been destroyed")
+
+
+class UnknownDictionary(UnknownKey):
+    """Compressed with a dictionary that is not here (now); as with a key, `prepare` looks again."""
+
+
 @dataclass(frozen=True)
 class _TenantKey:
     id: bytes
@@ -94,13 +108,20 @@ class Keyring:
     Args:
         client: Where the key table lives (`tenantkey:{<tenant>}`).
         master_key: At least 32 random characters.
+        dictionaries: What compresses; by default those that are shipped, and every one to read with.
+
+    Attributes:
+        dictionaries: See above.
 
     Raises:
         ValueError: The master key is missing or weak.
     """
 
-    def __init__(self, client: Client, master_key: SecretStr) -> None:
+    def __init__(
+        self, client: Client, master_key: SecretStr, dictionaries: Dictionaries | None = None
+    ) -> None:
         self._client = client
+        self.dictionaries = dictionaries or Dictionaries(client)
         self._master = _checked(master_key)
         self._script = Script.load("webhook_shared", "tenant_key")
         self._current: dict[str, tuple[_TenantKey, float]] = {}
@@ -109,10 +130,12 @@ class Keyring:
         self._unwrapped = lru_cache(maxsize=OPENED_KEYS)(self._unwrap)
 
     async def prepare(self, tenants: Iterable[str]) -> None:
-        """Have these tenants' keys at hand, making them where there are none. Free while fresh.
+        """Have these tenants' keys at hand, making them where there are none, and their dictionaries.
+
+        Free while fresh.
 
         Raises:
-            UnknownKey: The tenant's keys have been destroyed.
+            KeysDestroyed: The tenant has none any more.
             REDIS_TROUBLE: The key table can't be read and nothing is known of the tenant.
         """
         now = time.monotonic()
@@ -139,7 +162,7 @@ class Keyring:
         fields = {reply[i].decode(): reply[i + 1].decode() for i in range(0, len(reply), 2)}
         if "destroyed" in fields:
             self._forget(tenant)
-            raise UnknownKey("the tenant's keys have been destroyed")
+            raise KeysDestroyed
         identity = bytes.fromhex(fields.pop("current"))
         for name, salt in fields.items():
             key_id = bytes.fromhex(name)
@@ -147,13 +170,47 @@ class Keyring:
                 self._known[tenant, key_id] = self._derive(tenant, key_id, bytes.fromhex(salt))
         if current is None or current[0].id != identity:
             self._sealing.pop(tenant, None)
-        self._current[tenant] = (self._known[tenant, identity], time.monotonic())
+        key = self._known[tenant, identity]
+        # Not fresh before the dictionaries are here, too.
+        self._current[tenant] = (key, -math.inf)
+        await self.dictionaries.load(tenant, self)
+        self._current[tenant] = (key, time.monotonic())
+
+    async def look(self, tenant: str) -> None:
+        """Know the keys that a tenant's table has; none is made, nothing is written.
+
+        Raises:
+            KeysDestroyed: There are none any more.
+            REDIS_TROUBLE: The table can't be read.
+        """
+        held: Any = await self._client.hgetall(f"tenantkey:{{{tenant}}}")
+        if b"destroyed" in held:
+            self._forget(tenant)
+            raise KeysDestroyed
+        current = held.pop(b"current", None)
+        salts = {bytes.fromhex(name.decode()): bytes.fromhex(salt.decode()) for name, salt in held.items()}
+        for one in sorted(salts, key=lambda key_id: key_id.hex().encode() != current):
+            self.learn(tenant, {one: salts[one]})
+
+    def learn(self, tenant: str, salts: Mapping[bytes, bytes]) -> None:
+        """Know a tenant's keys from elsewhere, by key id; `prepare` puts into the table what it lacks.
+
+        The first of them becomes the one that seals, where the table names none.
+        """
+        for key_id, salt in salts.items():
+            key = self._known.setdefault((tenant, key_id), self._derive(tenant, key_id, salt))
+            self._current.setdefault(tenant, (key, -math.inf))
+
+    def salts(self, tenant: str) -> dict[bytes, bytes]:
+        """The salts of a tenant's keys, as far as they are known here, by key id."""
+        return {key_id: key.salt for (owner, key_id), key in self._known.items() if owner == tenant}
 
     def _forget(self, tenant: str) -> None:
         self._current.pop(tenant, None)
         self._sealing.pop(tenant, None)
         self._known = {owner: key for owner, key in self._known.items() if owner[0] != tenant}
         self._unwrapped.cache_clear()
+        self.dictionaries.let_go(tenant)
 
     def _derive(self, tenant: str, identity: bytes, salt: bytes) -> _TenantKey:
         info = b"webhook tenant key 1" + _joined(tenant.encode(), identity)
@@ -174,7 +231,7 @@ class Keyring:
             tenant: Prepared before.
             content: At most LARGEST_CONTENT_BYTES.
             binding: What the content belongs to, its name last: ("event", id).
-            dictionary: The compression dictionary's name: "github".
+            dictionary: The compression dictionary's name: "github"; the tenant's own, else the shipped one.
             level: How hard zstd tries.
             fresh: With a data key of its own.
 
@@ -182,7 +239,8 @@ class Keyring:
             UnknownKey: The tenant was not prepared.
         """
         key = self._data_key(tenant, fresh=fresh)
-        packed = compression.compress(content, dictionary, level=level)
+        entry = self.dictionaries.current(tenant, dictionary) if dictionary else None
+        packed = compression.compress(content, entry, level=level)
         nonce = os.urandom(12)
         if packed is None:
             head = key.prefix_plain + _CONTENT.pack(compression.NO_DICTIONARY, len(content), nonce)
@@ -198,7 +256,7 @@ class Keyring:
         Raises:
             Undecodable: Not ours, damaged, or of another tenant or binding.
             UnknownFormat: Of a newer version.
-            UnknownKey: The tenant was not prepared, or its table lacks the key.
+            UnknownKey: The tenant was not prepared, or its table lacks the key, or a dictionary is missing.
         """
         if len(sealed) < HEADER_BYTES + TAG_BYTES:
             raise Undecodable("not an envelope")
@@ -213,8 +271,24 @@ class Keyring:
             raise Undecodable("tampered with, or bound to something else") from None
         if sealed[_CODEC_AT] == CODEC_PLAIN:
             return body
+        return self.inflate(tenant, body, dictionary, size)
+
+    def inflate(self, tenant: str, frame: bytes, dictionary: bytes, size_bytes: int) -> bytes:
+        """The content of a frame that was compressed for this tenant.
+
+        Raises:
+            Undecodable: Damaged, or of another size.
+            UnknownDictionary: The dictionary is not here; `prepare` looks for it.
+        """
         try:
-            return compression.decompress(body, dictionary, size)
+            return compression.decompress(frame, dictionary, size_bytes)
+        except compression.DictionaryMissing as error:
+            self.dictionaries.miss(tenant, dictionary)
+            known = self._current.get(tenant)
+            if known is not None:
+                # The next `prepare` looks again at once; sealing goes on.
+                self._current[tenant] = (known[0], -math.inf)
+            raise UnknownDictionary(str(error)) from None
         except compression.CompressionError as error:
             raise Undecodable(str(error)) from None
 

@@ -1,4 +1,4 @@
-"""The committed dictionary: used, worth its size, and empty of anybody's data."""
+"""The shipped dictionaries: used, worth their size, and empty of anybody's data."""
 
 from __future__ import annotations
 
@@ -8,13 +8,28 @@ from typing import Any
 import orjson
 from webhook_shared import compression
 
-NAMES = (b"octocat", b"codertocat", b"hello-world", b"octo-org", b"octo-repo", b"octocoders", b"monalisa")
+NAMES = (
+    b"mona",
+    b"hubot",
+    b"payments",
+    b"checkout",
+    b"octocat",
+    b"codertocat",
+    b"hello-world",
+    b"octo-org",
+    b"octo-repo",
+    b"octocoders",
+    b"monalisa",
+)
 
 
 def test_it_is_the_one_that_is_used() -> None:
-    dictionary = compression.dictionary_for("github")
-    assert dictionary is not None
-    assert compression.dictionary_for("jira") is None
+    for name in ("github", "gitlab", "jira", "slack"):
+        dictionary = compression.shipped(name)
+        assert dictionary is not None
+        made = [one.generation for one in compression.all_shipped() if one.name == name]
+        assert dictionary.generation == max(made)
+    assert compression.shipped("stripe") is None
 
 
 def test_it_holds_no_name_of_the_examples() -> None:
