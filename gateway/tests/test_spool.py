@@ -21,23 +21,7 @@ from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailabl
 from webhook_gateway.publish import Publisher
 from webhook_gateway.spool import EVENT_OVERHEAD_BYTES, opened
 
-
-def publication(event_id: str, **changes) -> Publication:
-    base = Publication(
-        event_id=event_id,
-        tenant="default",
-        tool="github",
-        type="push",
-        received_ms=1_700_000_000_000,
-        schema=1,
-        sealed=b"\x00\xff sealed",
-        traceparent="",
-        dedup_key=f"key of {event_id}",
-        window_ms=60_000,
-        occurrences_allowed=1,
-        quarantined=False,
-    )
-    return base._replace(**changes)
+from gateway.tests.publications import apart
 
 
 def spool_in(directory, *, max_events: int = 1000, max_bytes: int = 2**20):
@@ -50,7 +34,7 @@ def ids(held) -> list[str]:
 
 async def test_what_was_kept_is_found_again_whole_and_in_order(tmp_path):
     events = [
-        publication(f"e{i}", quarantined=i % 2 == 1, durability=i % 4, received_ms=1_700_000_000_000 + i)
+        apart(f"e{i}", quarantined=i % 2 == 1, durability=i % 4, received_ms=1_700_000_000_000 + i)
         for i in range(20)
     ]
     async with spool_in(tmp_path) as spool:
@@ -69,12 +53,12 @@ async def test_a_killed_process_leaves_all_that_it_promised(tmp_path):
     program = f"""
 import asyncio, pathlib, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_spool import publication, spool_in
+from test_spool import apart, spool_in
 async def main():
     async with spool_in(pathlib.Path({str(tmp_path)!r}), max_events=10**6, max_bytes=2**30) as spool:
         n = 0
         while True:
-            batch = [publication(f"e{{n + i}}", sealed=bytes(1500)) for i in range(16)]
+            batch = [apart(f"e{{n + i}}", sealed=bytes(1500)) for i in range(16)]
             await spool.keep(batch)
             n += len(batch)
             print(n, flush=True)
@@ -100,8 +84,8 @@ async def test_reading_goes_on_after_a_position_and_in_bounded_portions(tmp_path
     monkeypatch.setattr(spooling, "BATCH_EVENTS", 4)
     monkeypatch.setattr(spooling, "BATCH_BYTES", 4500)
     async with spool_in(tmp_path) as spool:
-        await spool.keep([publication(f"s{i}") for i in range(5)])
-        await spool.keep([publication(f"b{i}", sealed=bytes(1000)) for i in range(5)])
+        await spool.keep([apart(f"s{i}") for i in range(5)])
+        await spool.keep([apart(f"b{i}", sealed=bytes(1000)) for i in range(5)])
         first = await spool.read(0)
         assert ids(first) == ["s0", "s1", "s2", "s3"]
         await spool.drop(first)
@@ -111,17 +95,17 @@ async def test_reading_goes_on_after_a_position_and_in_bounded_portions(tmp_path
 
 async def test_positions_never_come_again(tmp_path):
     async with spool_in(tmp_path) as spool:
-        await spool.keep([publication("a")])
+        await spool.keep([apart("a")])
         (first,) = await spool.read(0)
         await spool.drop([first])
     async with spool_in(tmp_path) as spool:
-        await spool.keep([publication("b")])
+        await spool.keep([apart("b")])
         assert ids(await spool.read(first.position)) == ["b"]
 
 
 async def test_a_delivery_is_held_as_often_as_its_window_allows(tmp_path):
     def again(event_id: str, occurrences: int = 1) -> Publication:
-        return publication(event_id, dedup_key="k", occurrences_allowed=occurrences)
+        return apart(event_id, dedup_key="k", occurrences_allowed=occurrences)
 
     async with spool_in(tmp_path) as spool:
         assert await spool.keep([again("a"), again("b"), again("a")]) == [
@@ -131,38 +115,38 @@ async def test_a_delivery_is_held_as_often_as_its_window_allows(tmp_path):
         ]
         assert await spool.keep([again("c")]) == [Duplicate("a")]
         assert await spool.keep([again("d", 2)]) == [Accepted("d", quarantined=False)]
-        assert spool.first_of(again("e", 2)) == "a"
+        assert spool.first_of(again("e", 2)) == Duplicate("a")
         assert spool.first_of(again("e", 3)) is None
         assert await spool.keep([again("q")._replace(quarantined=True)]) == [Accepted("q", quarantined=True)]
     async with spool_in(tmp_path) as spool:
-        assert spool.first_of(again("e")) == "a"
+        assert spool.first_of(again("e")) == Duplicate("a")
         held = await spool.read(0)
         await spool.drop(held[:1])
-        assert spool.first_of(again("e")) == "d"
+        assert spool.first_of(again("e")) == Duplicate("d")
         await spool.drop(held[1:])
         assert spool.first_of(again("e")) is None
 
 
 async def test_past_the_bound_nothing_is_kept_and_room_is_used_again(tmp_path):
     async with spool_in(tmp_path, max_events=3) as spool:
-        results = await spool.keep([publication(f"e{i}") for i in range(5)])
+        results = await spool.keep([apart(f"e{i}") for i in range(5)])
         assert [type(result) for result in results] == [Accepted] * 3 + [Unavailable] * 2
         assert results[-1].retry_after_s >= 10
         assert spool.is_full
         assert not spool.takes_events
         # What is there already costs nothing.
-        assert await spool.keep([publication("x", dedup_key="key of e1"), publication("y")]) == [
+        assert await spool.keep([apart("x", dedup_key="key of e1"), apart("y")]) == [
             Duplicate("e1"),
             results[-1],
         ]
         await spool.drop((await spool.read(0))[:1])
-        assert await spool.keep([publication("e9")]) == [Accepted("e9", quarantined=False)]
+        assert await spool.keep([apart("e9")]) == [Accepted("e9", quarantined=False)]
         assert spool.events == 3
 
     async with spool_in(tmp_path, max_bytes=2**20) as spool:
         await spool.drop(await spool.read(0))
-        big = [publication(f"b{i}", sealed=bytes(2**18)) for i in range(4)]
-        results = await spool.keep([*big, publication("small")])
+        big = [apart(f"b{i}", sealed=bytes(2**18)) for i in range(4)]
+        results = await spool.keep([*big, apart("small")])
         assert [type(result) for result in results] == [Accepted] * 3 + [Unavailable, Accepted]
         assert spool.size_bytes <= 2**20
 
@@ -170,7 +154,7 @@ async def test_past_the_bound_nothing_is_kept_and_room_is_used_again(tmp_path):
 async def test_an_empty_spool_gives_its_disk_back(tmp_path):
     async with spool_in(tmp_path, max_bytes=2**24) as spool:
         for i in range(4):
-            await spool.keep([publication(f"b{i}", sealed=os.urandom(2**20))])
+            await spool.keep([apart(f"b{i}", sealed=os.urandom(2**20))])
         assert size_of(tmp_path) > 4 * 2**20
         await spool.drop(await spool.read(0))
         assert size_of(tmp_path) < 2**18
@@ -192,15 +176,15 @@ def no_larger_file(size_bytes: int):
 
 async def test_a_disk_that_takes_no_more_leaves_nothing_half_written(tmp_path):
     async with spool_in(tmp_path, max_bytes=2**24) as spool:
-        await spool.keep([publication("before", sealed=bytes(1000))])
+        await spool.keep([apart("before", sealed=bytes(1000))])
         with no_larger_file(300_000):
-            results = await spool.keep([publication(f"e{i}", sealed=os.urandom(100_000)) for i in range(8)])
+            results = await spool.keep([apart(f"e{i}", sealed=os.urandom(100_000)) for i in range(8)])
             assert {type(result) for result in results} == {Unavailable}
             assert (spool.is_failing, spool.takes_events) == (True, False)
             # Smaller ones may still fit.
-            assert await spool.keep([publication("small")]) == [Accepted("small", quarantined=False)]
+            assert await spool.keep([apart("small")]) == [Accepted("small", quarantined=False)]
             assert spool.takes_events
-        assert await spool.keep([publication("after")]) == [Accepted("after", quarantined=False)]
+        assert await spool.keep([apart("after")]) == [Accepted("after", quarantined=False)]
         assert ids(await spool.read(0)) == ["before", "small", "after"]
         assert spool.events == 3
     async with spool_in(tmp_path) as spool:
@@ -210,11 +194,11 @@ async def test_a_disk_that_takes_no_more_leaves_nothing_half_written(tmp_path):
 async def test_the_last_of_the_disk_is_left_alone(tmp_path, monkeypatch):
     async with spool_in(tmp_path) as spool:
         monkeypatch.setattr(spooling, "RESERVE_BYTES", 2**62)
-        (result,) = await spool.keep([publication("a")])
+        (result,) = await spool.keep([apart("a")])
         assert isinstance(result, Unavailable)
         assert spool.events == 0
         monkeypatch.setattr(spooling, "RESERVE_BYTES", 0)
-        assert await spool.keep([publication("a")]) == [Accepted("a", quarantined=False)]
+        assert await spool.keep([apart("a")]) == [Accepted("a", quarantined=False)]
 
 
 async def test_what_waits_can_be_seen(tmp_path):
@@ -223,7 +207,7 @@ async def test_what_waits_can_be_seen(tmp_path):
 
     async with spool_in(tmp_path) as spool:
         received_ms = int((time.time() - 100) * 1000)
-        await spool.keep([publication("a", received_ms=received_ms), publication("b")])
+        await spool.keep([apart("a", received_ms=received_ms), apart("b")])
         assert shown("events") == 2
         assert shown("bytes") == spool.size_bytes
         assert shown("oldest_age_seconds") == pytest.approx(100, abs=5)
@@ -260,16 +244,16 @@ async def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path):
 
 
 async def test_a_file_of_an_older_gateway_is_read(tmp_path):
-    older = [name for name in Publication._fields if name != "durability"]
+    older = [name for name in Publication._fields if name not in Publication._field_defaults]
     with sqlite3.connect(tmp_path / spooling.FILE) as database:
         columns = ", ".join(f'"{name}"' for name in older)
         database.execute(f"CREATE TABLE events (position INTEGER PRIMARY KEY AUTOINCREMENT, {columns})")
-        values = publication("old")[: len(older)]
+        values = apart("old")[: len(older)]
         marks = ", ".join("?" * len(older))
         database.execute(f"INSERT INTO events ({columns}) VALUES ({marks})", values)
     database.close()
     async with spool_in(tmp_path) as spool:
-        assert [each.publication for each in await spool.read(0)] == [publication("old")]
+        assert [each.publication for each in await spool.read(0)] == [apart("old")]
 
 
 async def test_a_full_disk_does_not_keep_what_waits_from_redis(tmp_path, redis):
@@ -278,7 +262,7 @@ async def test_a_full_disk_does_not_keep_what_waits_from_redis(tmp_path, redis):
     met.set_result(None)
     async with spool_in(tmp_path, max_bytes=2**24) as spool:
         for part in range(3):
-            await spool.keep([publication(f"e{part}-{i}", sealed=os.urandom(2000)) for i in range(128)])
+            await spool.keep([apart(f"e{part}-{i}", sealed=os.urandom(2000)) for i in range(128)])
         async with asyncio.timeout(10):
             with no_larger_file(300_000):
                 async with drained(publisher, spool, met):

@@ -1,7 +1,9 @@
-"""`webhook.ingest.v1.IngestAdminService`: what was kept aside at the door."""
+"""`webhook.ingest.v1.IngestAdminService`: what was kept aside at the door, and what came under a used id."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from webhook.event.v1.event_pb2 import SealedEvent
@@ -10,11 +12,13 @@ from webhook.ingest.v1 import ingest_admin_service_pb2_grpc
 from webhook_shared.errors import InvalidArgument, NotFound
 from webhook_shared.identity import ALL_TENANTS, caller
 
+from webhook_gateway.conflicts import Conflicts
 from webhook_gateway.quarantine import Kept, Quarantine
 from webhook_gateway.retries import MOST, Retries
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
+NONCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServicer):
@@ -23,11 +27,13 @@ class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServic
     Args:
         retries: Lets refused deliveries in after all.
         quarantine: The events that can't be read.
+        conflicts: The events that came under the ids of others.
     """
 
-    def __init__(self, retries: Retries, quarantine: Quarantine) -> None:
+    def __init__(self, retries: Retries, quarantine: Quarantine, conflicts: Conflicts) -> None:
         self._retries = retries
         self._quarantine = quarantine
+        self._conflicts = conflicts
 
     async def RetryRejections(
         self, request: messages.RetryRejectionsRequest, context: Any
@@ -37,11 +43,15 @@ class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServic
         Errors: INVALID_ARGUMENT/FIELD_INVALID; UNAVAILABLE while security is away.
         """
         ids = request.rejection_ids
+        if request.nonce and not NONCE.fullmatch(request.nonce):
+            raise InvalidArgument("not a nonce", fields={"nonce": NONCE.pattern})
         if not 1 <= len(ids) <= MOST or len(set(ids)) != len(ids):
             raise InvalidArgument(
                 f"name 1 to {MOST} rejections", fields={"rejection_ids": f"1 to {MOST}, each once"}
             )
-        return messages.RetryRejectionsResponse(results=await self._retries.retry(ids, caller()))
+        return messages.RetryRejectionsResponse(
+            results=await self._retries.retry(ids, caller(), request.nonce)
+        )
 
     async def ListQuarantined(
         self, request: messages.ListQuarantinedRequest, context: Any
@@ -50,22 +60,41 @@ class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServic
 
         Errors: INVALID_ARGUMENT/FIELD_INVALID; PERMISSION_DENIED/TENANT_NOT_ALLOWED.
         """
-        who = caller()
-        tenants = {who.tenant(request.tenant)} if request.tenant else who.tenants
-        if request.page_size < 0:
-            raise InvalidArgument("page_size is negative", fields={"page_size": "0 means 100"})
+        size, tenants = _asked(request)
         try:
             kept, token = await self._quarantine.page(
-                min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE),
+                size,
                 request.page_token,
                 tool=request.tool,
-                tenants=() if ALL_TENANTS in tenants else tenants,
+                tenants=tenants,
                 since_ms=request.since_time.ToMilliseconds(),
             )
         except ValueError:
             raise InvalidArgument("not a page token of ours", fields={"page_token": "is not valid"}) from None
         return messages.ListQuarantinedResponse(
             quarantined=[_shown(each) for each in kept], next_page_token=token
+        )
+
+    async def ListConflicts(
+        self, request: messages.ListConflictsRequest, context: Any
+    ) -> messages.ListConflictsResponse:
+        """Events in conflict, newest first; a page may be short with more to come.
+
+        Errors: INVALID_ARGUMENT/FIELD_INVALID; PERMISSION_DENIED/TENANT_NOT_ALLOWED.
+        """
+        size, tenants = _asked(request)
+        try:
+            rows, token = await self._conflicts.page(
+                size,
+                request.page_token,
+                tool=request.tool,
+                tenants=tenants,
+                since_ms=request.since_time.ToMilliseconds(),
+            )
+        except ValueError:
+            raise InvalidArgument("not a page token of ours", fields={"page_token": "is not valid"}) from None
+        return messages.ListConflictsResponse(
+            conflicts=[_conflicting(fields) for fields in rows], next_page_token=token
         )
 
     async def GetQuarantined(
@@ -88,6 +117,18 @@ class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServic
         return messages.GetQuarantinedResponse(quarantined=shown, event=event)
 
 
+def _asked(
+    request: messages.ListQuarantinedRequest | messages.ListConflictsRequest,
+) -> tuple[int, Collection[str]]:
+    """The size of a page, and whose events may be on it: none named means all."""
+    who = caller()
+    tenants = {who.tenant(request.tenant)} if request.tenant else who.tenants
+    if request.page_size < 0:
+        raise InvalidArgument("page_size is negative", fields={"page_size": "0 means 100"})
+    size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+    return size, () if ALL_TENANTS in tenants else tenants
+
+
 def _shown(kept: Kept) -> messages.Quarantined:
     fields = kept.fields
     shown = messages.Quarantined(
@@ -97,6 +138,18 @@ def _shown(kept: Kept) -> messages.Quarantined:
         tool=fields.get("tool", ""),
         type=fields.get("type", ""),
         sealed_bytes=kept.sealed_bytes,
+    )
+    shown.received_time.FromMilliseconds(int(fields.get("received", 0)))
+    return shown
+
+
+def _conflicting(fields: Mapping[str, str]) -> messages.ConflictingEvent:
+    shown = messages.ConflictingEvent(
+        event_id=fields.get("id", ""),
+        first_event_id=fields.get("of", ""),
+        tenant=fields.get("tenant", ""),
+        tool=fields.get("tool", ""),
+        type=fields.get("type", ""),
     )
     shown.received_time.FromMilliseconds(int(fields.get("received", 0)))
     return shown

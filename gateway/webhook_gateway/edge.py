@@ -17,7 +17,7 @@ from webhook_gateway.answers import Answer
 from webhook_gateway.health import Health
 from webhook_gateway.intake import Intake
 from webhook_gateway.limits import Disbelief
-from webhook_gateway.outcome import Accepted, Answered, Duplicate, Outcome, Refused
+from webhook_gateway.outcome import Accepted, Answered, Duplicate, Outcome, Refused, Unavailable
 from webhook_gateway.refusal_reports import RefusalReports
 from webhook_gateway.request import Request
 from webhook_gateway.routes import Route, Routes, is_webhook_path
@@ -134,6 +134,8 @@ class Edge:
             answer = answers.unavailable(result.retry_after_s)
         if answer.status == answers.UNAVAILABLE.status:
             route.failed.inc()
+        if route.lost is not None and _is_lost(result, answer):
+            route.lost.inc()
         return answer
 
     def answered(self, request: Request, answer: Answer) -> None:
@@ -149,6 +151,14 @@ class Edge:
                 self._disbelief.believed(request.peer)
         elif self._proxies is None or not self._proxies.trusts(request.peer):
             self._disbelief.disbelieved(request.peer)
+
+
+def _is_lost(result: Outcome, answer: Answer) -> bool:
+    """Whether a sender that never sends again takes an event with it that might have been let in."""
+    if isinstance(result, Unavailable):
+        # It is in its stream; its sender alone does not know.
+        return result.missing != "durability"
+    return answer.status in {answers.UNAVAILABLE.status, answers.TOO_MANY.status}
 
 
 def _arrival(request: Request, route: Route, traceparent: str) -> Arrival:

@@ -19,6 +19,9 @@ PROBE_TIMEOUT_S = 1.0
 # So that a flood of health checks is not a flood of probes.
 FRESH_S = 1.0
 REDIS = "redis"
+SQS = "sqs"
+# What the spool can stand in for.
+QUEUES = frozenset((REDIS, SQS))
 
 
 class Health:
@@ -63,17 +66,17 @@ class Health:
         if not missing:
             return "ok"
         stands_in = self._spool is not None and self._spool.takes_events
-        return "degraded" if missing == {REDIS} and stands_in else "unavailable"
+        return "degraded" if missing <= QUEUES and stands_in else "unavailable"
 
 
 def unless_spooled(probe: Probe, spool: Spool | None) -> Probe:
-    """A probe of Redis that does not mind its absence while the spool takes events."""
+    """A probe of the queue that does not mind its absence while the spool takes events."""
     if spool is None:
         return probe
 
     async def check() -> None:
         if not (spool.takes_events or await _answers(probe)):
-            raise ConnectionError("neither Redis nor the spool takes events")
+            raise ConnectionError("neither the queue nor the spool takes events")
 
     return check
 

@@ -112,6 +112,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
         self._peer = ""
+        self.is_made = False
         # The request that is being parsed.
         self._arriving = Request("")
         self._stage = _IDLE
@@ -139,6 +140,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
+        self.is_made = True
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")

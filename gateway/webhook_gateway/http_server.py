@@ -8,12 +8,14 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from functools import partial
 
 from webhook_shared.tasks import ended
 
 from webhook_gateway import metrics
 from webhook_gateway.answers import TOO_MANY, UNAVAILABLE, Answer
 from webhook_gateway.http_connection import Connection, Handler, Timeouts
+from webhook_gateway.http_handshakes import handshaking
 from webhook_gateway.http_tls import HttpTls
 from webhook_gateway.limits import Crowd, Room
 
@@ -22,9 +24,20 @@ SWEEP_S = 0.25
 
 
 class HttpServer:
-    """What the connections of one listening socket share."""
+    """What the connections of one listening socket share.
 
-    def __init__(self, handler: Handler, timeouts: Timeouts, crowd: Crowd, room: Room) -> None:
+    Args:
+        handler: Decides about requests.
+        timeouts: How long senders may take.
+        crowd: How many connections may be open.
+        room: For bodies.
+        greets: Connections count from when they are made; else whoever makes them has counted them.
+    """
+
+    def __init__(
+        self, handler: Handler, timeouts: Timeouts, crowd: Crowd, room: Room, *, greets: bool
+    ) -> None:
+        self._greets = greets
         self.handler = handler
         self.timeouts = timeouts
         self.room = room
@@ -35,26 +48,37 @@ class HttpServer:
         self._empty = asyncio.Event()
         self._stamp()
 
-    def joined(self, connection: Connection, peer: str) -> Answer | None:
-        """A sender has connected; an answer where there is no room for it."""
+    def knocked(self, peer: str) -> Answer | None:
+        """A sender wants in and counts from now on; an answer where there is no room for it."""
         crowd = self._crowd
         full = crowd.is_full()
         if full or crowd.has_enough_of(peer):
             metrics.shed.labels("connections" if full else "sender_connections").inc()
             return UNAVAILABLE if full else TOO_MANY
         crowd.enter(peer)
-        self._connections.add(connection)
-        self._empty.clear()
         metrics.connections.set(crowd.size)
         return None
+
+    def went(self, peer: str) -> None:
+        """A sender that knocked and was let in is gone."""
+        self._crowd.leave(peer)
+        metrics.connections.set(self._crowd.size)
+
+    def joined(self, connection: Connection, peer: str) -> Answer | None:
+        """A sender has connected; an answer where there is no room for it."""
+        # Who shook hands first has knocked.
+        refusal = self.knocked(peer) if self._greets else None
+        if refusal is None:
+            self._connections.add(connection)
+            self._empty.clear()
+        return refusal
 
     def left(self, connection: Connection, peer: str) -> None:
         """A connection is closed."""
         if connection not in self._connections:
             return
         self._connections.discard(connection)
-        self._crowd.leave(peer)
-        metrics.connections.set(self._crowd.size)
+        self.went(peer)
         if not self._connections:
             self._empty.set()
 
@@ -114,27 +138,29 @@ async def serving(
         OSError: The address can't be bound.
     """
     host, _, port = address.rpartition(":")
-    server = HttpServer(handler, timeouts, crowd, room)
-    loop = asyncio.get_running_loop()
-    listening = await loop.create_server(
-        lambda: Connection(server),
-        host.strip("[]") or None,
-        int(port),
-        backlog=BACKLOG,
-        ssl=tls.context if tls else None,
-        # Who does not finish the handshake holds a socket and has no connection of ours yet.
-        ssl_handshake_timeout=timeouts.header_s if tls else None,
-        ssl_shutdown_timeout=timeouts.header_s if tls else None,
-    )
+    server = HttpServer(handler, timeouts, crowd, room, greets=tls is None)
     tasks = [asyncio.create_task(server.sweep())]
     if tls:
         tasks.append(asyncio.create_task(tls.keep()))
     try:
+        listening = _listening if tls is None else partial(handshaking, tls=tls)
+        async with listening(server, host.strip("[]"), int(port)) as bound:
+            yield bound
+    finally:
+        await server.drain(drain_s)
+        await ended(tasks)
+
+
+@asynccontextmanager
+async def _listening(server: HttpServer, host: str, port: int) -> AsyncIterator[int]:
+    """Take connections as they come."""
+    listening = await asyncio.get_running_loop().create_server(
+        lambda: Connection(server), host or None, port, backlog=BACKLOG
+    )
+    try:
         yield _port(listening.sockets)
     finally:
         listening.close()
-        await server.drain(drain_s)
-        await ended(tasks)
 
 
 def _port(sockets: tuple[socket.socket, ...]) -> int:

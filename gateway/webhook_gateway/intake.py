@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +28,8 @@ _SECURITY_MISSING = Unavailable("security", RETRY_AFTER_S)
 
 class Intake:
     """What arrives while a batch is under way leaves as the next one; a lone delivery waits for nobody.
+
+    Sources take turns: one that sends more than we can take makes only itself wait.
 
     Args:
         security: Judges.
@@ -57,6 +58,7 @@ class Intake:
             max_weight=MAX_BODY_BYTES,
             weigh=_body_bytes,
             joins_at=JOINS_AT,
+            lane=_source,
         )
 
     async def __aenter__(self) -> Self:
@@ -73,14 +75,11 @@ class Intake:
         return self._coalescer.submit(arrival)
 
     async def _flush(self, batch: list[Arrival]) -> Sequence[Outcome]:
-        # In order of arrival: whoever is too late stands in front. Turning them away keeps an outage
-        # from leaving a queue behind it.
+        # Turning away who is too late keeps an outage from leaving a queue behind it.
         oldest_s = time.perf_counter() - self._patience_s
-        late = sum(1 for _ in takewhile(lambda arrival: arrival.arrived_s < oldest_s, batch))
-        turned_away: list[Outcome] = [_SECURITY_MISSING] * late
-        if late == len(batch):
-            return turned_away
-        return turned_away + await self._take(batch[late:] if late else batch)
+        timely = [arrival for arrival in batch if arrival.arrived_s >= oldest_s]
+        outcomes = iter(await self._take(timely) if timely else ())
+        return [next(outcomes) if arrival.arrived_s >= oldest_s else _SECURITY_MISSING for arrival in batch]
 
     async def _take(self, batch: list[Arrival]) -> list[Outcome]:
         metrics.batch_size.observe(len(batch))
@@ -92,6 +91,10 @@ class Intake:
         publications = [each for each in judged if isinstance(each, Publication)]
         kept = iter(await self._keeper.publish(publications) if publications else ())
         return [next(kept) if isinstance(each, Publication) else each for each in judged]
+
+
+def _source(arrival: Arrival) -> tuple[str, str]:
+    return arrival.tenant, arrival.tool
 
 
 def _body_bytes(arrival: Arrival) -> int:

@@ -15,6 +15,21 @@ events_failed = Counter(
 duplicates_detected = Counter(
     "webhook_duplicates_detected_total", "Deliveries that had been accepted before.", ["tool"]
 )
+replays = Counter(
+    "webhook_replays_detected_total",
+    "Of these, deliveries that came again under another id: somebody sends again what was signed once.",
+    ["tool"],
+)
+conflicts = Counter(
+    "webhook_duplicate_conflicts_total",
+    "Deliveries that came under the id of another one with another body; taken as events of their own.",
+    ["tool"],
+)
+lost = Counter(
+    "webhook_deliveries_lost_total",
+    "Deliveries answered 429 or 503 whose sender never sends again: have them redelivered by hand.",
+    ["tool"],
+)
 refusals = Counter(
     "webhook_refusals_total",
     "Deliveries that were not let in, by cause, at the edge or by security.",
@@ -54,6 +69,11 @@ durability_misses = Counter(
     "Events that are in their stream, but were not as safe in time as their source asks; answered 503.",
     ["durability"],
 )
+quarantine_removed = Counter(
+    "webhook_quarantine_removed_total",
+    "The oldest events of the quarantine that had to go, by the bound that was reached: events, bytes, age.",
+    ["bound"],
+)
 spool_events = Gauge("webhook_spool_events", "Events on the gateway's disk that Redis does not have yet.")
 spool_bytes = Gauge("webhook_spool_bytes", "Their bytes, as the spool's bound counts them.")
 spool_oldest_age = Gauge("webhook_spool_oldest_age_seconds", "How long ago the oldest of them was received.")
@@ -66,3 +86,25 @@ spool_drained = Counter(
 spool_refused = Counter(
     "webhook_spool_refused_total", "Events that the disk could not take while Redis was away.", ["cause"]
 )
+sqs_faults = Counter(
+    "webhook_sqs_faults_total", "Calls or messages that SQS did not take, by its code.", ["code"]
+)
+copies = Counter("webhook_dual_write_copied_total", "Events of Redis that are in SQS as well.")
+copies_waiting = Gauge("webhook_dual_write_waiting", "Events that wait for their copy in SQS.")
+copies_lost = Counter(
+    "webhook_dual_write_lost_total",
+    "Events that are in Redis and will not be copied to SQS: no room to wait (full), SQS refuses them for "
+    "good (refused), or the process ended (shutdown).",
+    ["cause"],
+)
+copy_lag = Histogram(
+    "webhook_dual_write_lag_seconds",
+    "From an event being in Redis to its copy being in SQS.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
+)
+parity_unnoted = Counter(
+    "webhook_parity_unnoted_total", "Events that the comparison of the queues does not know of."
+)
+for _cause in ("full", "refused", "shutdown"):
+    # Shown from the start: an increase from nothing is invisible to rate().
+    copies_lost.labels(_cause)

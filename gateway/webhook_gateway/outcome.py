@@ -10,12 +10,16 @@ class Accepted(NamedTuple):
 
     event_id: str
     quarantined: bool
+    # The event that came first under the same id with another body; empty where there is none.
+    conflict_of: str = ""
 
 
 class Duplicate(NamedTuple):
     """Had been accepted before."""
 
     first_event_id: str
+    # It came under another id than it had then, with the same signature.
+    renamed: bool = False
 
 
 class Answered(NamedTuple):
@@ -61,6 +65,11 @@ class Publication(NamedTuple):
     quarantined: bool
     # As `webhook.security.v1.Durability`.
     durability: int = 0
+    # Tells bodies of one dedup_key apart; empty where they are not compared.
+    body_digest: str = ""
+    # As dedup_key, of what is signed; empty where there is none.
+    replay_key: str = ""
+    replay_window_ms: int = 0
 
 
 # Causes of a refusal that the sender can't mend; a cause that we don't know is one of them.

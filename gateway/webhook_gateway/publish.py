@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
+from webhook_shared.partitions import Partitions
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client, RedisError, Script
 
 from webhook_gateway import metrics
-from webhook_gateway.durability import MARKER, Assurance, Commands, Durability
+from webhook_gateway.durability import Assurance, Commands, Durability, marked
 from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
 
 log = structlog.get_logger()
@@ -31,9 +32,13 @@ MISSING = Unavailable("redis", RETRY_AFTER_S)
 _REFUSED = Unavailable("key", RETRY_AFTER_S)
 _UNSAFE = Unavailable("durability", RETRY_AFTER_S)
 _TROUBLE: tuple[type[BaseException], ...] = (*REDIS_TROUBLE, RedisError)
-_MARK = ("SET", MARKER, b"1")
+# Of the time that a batch has, how long one server may take to answer.
+_SHARE_OF_PATIENCE = 0.8
 _LEVELS = {int(level): level.name.lower() for level in Durability}
 _Call = tuple[Sequence[Any], Sequence[Any]]
+# What the script puts before an id.
+_IN_CONFLICT = b"!"
+_RENAMED = b"~"
 Published = Accepted | Duplicate | Unavailable
 
 
@@ -45,12 +50,24 @@ class Publisher:
         patience_s: How long Redis may be away before a publication fails, counted from when it was
             first missed: in a long outage every batch is tried once and does not wait.
         assurance: Has Redis say how safe an event is, where its source asks.
+        partitions: The streams that events are spread over; one by default.
+        conflicted: Hears of events that came under the id of another one, by that one's id.
     """
 
-    def __init__(self, redis: Client, *, patience_s: float, assurance: Assurance) -> None:
+    def __init__(
+        self,
+        redis: Client,
+        *,
+        patience_s: float,
+        assurance: Assurance,
+        partitions: Partitions | None = None,
+        conflicted: Callable[[Publication, str], None] | None = None,
+    ) -> None:
         self._redis = redis
         self._patience_s = patience_s
         self._assurance = assurance
+        self._partitions = partitions or Partitions(EVENTS)
+        self._conflicted = conflicted
         self._script = Script.load("webhook_gateway", "publish")
         self._missed_at_s: float | None = None
 
@@ -85,15 +102,18 @@ class Publisher:
 
     async def attempt(self, publications: Sequence[Publication]) -> list[Published]:
         """Publish each, once; `MISSING` where it is not known to have worked."""
-        calls = [_call(publication) for publication in publications]
+        calls = [_call(publication, self._stream(publication)) for publication in publications]
         asked = {each.durability for each in publications if each.durability > Durability.FAST}
         commands: Commands = {}
         try:
             async with asyncio.timeout(self._patience_s):
                 if asked:
                     commands = await self._assurance.commands(asked)
-                then = (_MARK, *commands.values()) if commands else ()
-                replies = await self._script.batch(self._redis, calls, then)
+                then = marked(commands) if commands else None
+                # One server of several that hangs holds up no other's events.
+                replies, told = await self._script.batch_then(
+                    self._redis, calls, then, timeout_s=self._patience_s * _SHARE_OF_PATIENCE
+                )
         except _TROUBLE as error:
             self._missed(error)
             return [MISSING] * len(calls)
@@ -102,10 +122,25 @@ class Publisher:
             self._missed(replies[results.index(MISSING)])
         else:
             self._missed_at_s = None
+        for publication, result in zip(publications, results, strict=False):
+            if isinstance(result, Accepted) and result.conflict_of:
+                self._tell(publication, result.conflict_of)
         if asked:
-            reached = self._assurance.reached(asked, commands, replies[len(calls) + 1 :])
+            reached = self._assurance.reached(asked, commands, told)
             _hold_back(publications, results, asked - reached)
         return results
+
+    def _stream(self, publication: Publication) -> str:
+        if publication.quarantined:
+            return QUARANTINE
+        return self._partitions.stream_of(publication.tenant, publication.tool)
+
+    def _tell(self, publication: Publication, first_event_id: str) -> None:
+        event_id, tool = publication.event_id, publication.tool
+        metrics.conflicts.labels(tool).inc()
+        log.warning("event.in_conflict", event_id=event_id, first_event_id=first_event_id, tool=tool)
+        if self._conflicted is not None:
+            self._conflicted(publication, first_event_id)
 
     async def probe(self) -> None:
         """See whether Redis is back."""
@@ -131,22 +166,22 @@ class Publisher:
         return True
 
 
-def dedup_name(dedup_key: str, *, quarantined: bool) -> str:
+def dedup_name(dedup_key: str, stream: str) -> str:
     """The Redis key that all deliveries of an event share, in the slot of their stream."""
-    return f"dedup:{{{QUARANTINE if quarantined else EVENTS}}}:{dedup_key}"
+    return f"dedup:{{{stream}}}:{dedup_key}"
 
 
-def _call(publication: Publication) -> _Call:
-    quarantined = publication.quarantined
-    # The script's two keys share a slot.
-    keys = (
-        QUARANTINE if quarantined else EVENTS,
-        dedup_name(publication.dedup_key, quarantined=quarantined),
-    )
+def _call(publication: Publication, stream: str) -> _Call:
+    # The script's keys share a slot.
+    keys = [stream, dedup_name(publication.dedup_key, stream)]
+    if publication.replay_key:
+        keys.append(dedup_name(publication.replay_key, stream))
     args = (
         publication.event_id,
         max(1, publication.occurrences_allowed),
         max(1, publication.window_ms),
+        publication.body_digest,
+        max(1, publication.replay_window_ms),
         publication.tenant,
         publication.tool,
         publication.type,
@@ -160,14 +195,23 @@ def _call(publication: Publication) -> _Call:
 
 def _published(publication: Publication, reply: object) -> Published:
     if isinstance(reply, bytes):
-        if reply:
-            return Duplicate(reply.decode("ascii"))
-        return Accepted(publication.event_id, publication.quarantined)
+        if not reply:
+            return Accepted(publication.event_id, publication.quarantined)
+        return _repeated(publication, reply)
     if "WRONGTYPE" in str(reply):
         # Says something of this one's key and nothing of the server: waiting would not help.
         log.error("publish.refused", error=type(reply).__name__, tool=publication.tool)
         return _REFUSED
     return MISSING
+
+
+def _repeated(publication: Publication, reply: bytes) -> Published:
+    if reply.startswith(_IN_CONFLICT):
+        return Accepted(publication.event_id, publication.quarantined, reply[1:].decode("ascii"))
+    if reply.startswith(_RENAMED):
+        metrics.replays.labels(publication.tool).inc()
+        return Duplicate(reply[1:].decode("ascii"), renamed=True)
+    return Duplicate(reply.decode("ascii"))
 
 
 def _hold_back(publications: Sequence[Publication], results: list[Published], missed: set[int]) -> None:

@@ -33,15 +33,16 @@ class Retries:
         self._security = security
         self._keeper = keeper
 
-    async def retry(self, ids: Sequence[str], operator: Caller) -> list[RetryResult]:
+    async def retry(self, ids: Sequence[str], operator: Caller, nonce: str = "") -> list[RetryResult]:
         """One result per id, in order.
 
-        The events have the ids of their rejections, so whatever is tried twice is published once.
+        The events have the ids of their rejections, or ids of these and the nonce, so whatever is tried twice
+        is published once.
 
         Raises:
             ServiceError: Security can't be reached in time, or fails.
         """
-        readmissions = await self._security.readmit(ids, operator)
+        readmissions = await self._security.readmit(ids, operator, nonce)
         results = [_judged(readmission) for readmission in readmissions]
         wanted = [result for result in results if isinstance(result, Publication)]
         kept = iter(await self._keeper.publish(wanted) if wanted else ())

@@ -22,6 +22,7 @@ class Policy:
         tenant: Empty means the default one.
         content_types: Media types in lower case, without parameters; none means any.
         methods: "POST", "GET".
+        sender_retries: Whether it sends again what it could not deliver.
     """
 
     tenant: str
@@ -31,6 +32,7 @@ class Policy:
     methods: tuple[str, ...]
     accepted_status: int
     duplicate_status: int
+    sender_retries: bool = True
 
 
 class Route:
@@ -41,6 +43,7 @@ class Route:
         "content_types",
         "duplicates",
         "failed",
+        "lost",
         "max_body_bytes",
         "methods",
         "not_allowed",
@@ -59,6 +62,7 @@ class Route:
         self.answers = SourceAnswers(policy.accepted_status, policy.duplicate_status)
         self.received = metrics.events_received.labels(self.tool)
         self.failed = metrics.events_failed.labels(self.tool)
+        self.lost = None if policy.sender_retries else metrics.lost.labels(self.tool)
         self.duplicates = metrics.duplicates_detected.labels(self.tool)
 
     def takes(self, content_type: bytes) -> bool:

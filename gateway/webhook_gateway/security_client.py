@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import grpc
 import structlog
+from google.protobuf.duration_pb2 import Duration
 from webhook.security.v1 import admission_pb2, admission_service_pb2, admission_service_pb2_grpc
 from webhook_shared.errors import ServiceError, Unavailable, from_rpc_error
 from webhook_shared.identity import Caller
@@ -18,13 +19,12 @@ from webhook_shared.redis import Backoff
 from webhook_shared.tasks import ended
 
 from webhook_gateway import metrics
-from webhook_gateway.outcome import Answered, Publication, Refused
+from webhook_gateway.outcome import Answered, Duplicate, Publication, Refused
 from webhook_gateway.routes import Policy, Routes
 
 log = structlog.get_logger()
 
-# Of one Admit, as its contract says; the bytes leave room for the headers.
-MAX_DELIVERIES = 256
+# Of one Admit; its contract leaves room for the headers.
 MAX_BODY_BYTES = 48 * 2**20
 FIRST_REFRESH_CAP_S = 1.0
 EVIDENCE_TIMEOUT_S = 10.0
@@ -79,7 +79,7 @@ class Arrival(NamedTuple):
     producer: Producer | None = None
 
 
-Judged = Publication | Answered | Refused
+Judged = Publication | Duplicate | Answered | Refused
 
 
 class SecurityClient:
@@ -112,15 +112,20 @@ class SecurityClient:
         ]
 
     async def readmit(
-        self, rejection_ids: Sequence[str], operator: Caller
+        self, rejection_ids: Sequence[str], operator: Caller, nonce: str
     ) -> Sequence[admission_service_pb2.Readmission]:
         """Have refused deliveries judged again; one readmission each, in order.
+
+        Args:
+            rejection_ids: Of the rejections.
+            operator: Who wants it.
+            nonce: Set where they are to be events of their own, whatever came since.
 
         Raises:
             ServiceError: Security can't be reached in time, or fails.
         """
         who = admission_service_pb2.Operator(key_id=operator.key_id, tenants=sorted(operator.tenants))
-        request = admission_service_pb2.ReadmitRequest(rejection_ids=rejection_ids, operator=who)
+        request = admission_service_pb2.ReadmitRequest(rejection_ids=rejection_ids, operator=who, nonce=nonce)
         try:
             response = await self._stub.Readmit(request, timeout=EVIDENCE_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
@@ -155,6 +160,18 @@ class SecurityClient:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
 
+    async def report_conflicts(self, conflicts: Iterable[admission_service_pb2.Conflict]) -> None:
+        """Tell of events that came under the id of another one.
+
+        Raises:
+            ServiceError: Security can't be reached in time, or fails.
+        """
+        request = admission_service_pb2.ReportConflictsRequest(conflicts=conflicts)
+        try:
+            await self._stub.ReportConflicts(request, timeout=self._admit_timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
     async def policies(self) -> list[Policy] | None:
         """The sources; None if nothing changed since the last time.
 
@@ -179,6 +196,7 @@ class SecurityClient:
                 methods=tuple(policy.methods),
                 accepted_status=policy.accepted_status,
                 duplicate_status=policy.duplicate_status,
+                sender_retries=policy.sender_retries,
             )
             for policy in response.policies
         ]
@@ -283,7 +301,7 @@ def judged(verdict: admission_pb2.Verdict, tool: str, *, is_produced: bool = Fal
         if verdict.shaped:
             metrics.events_shaped.labels(tool).inc()
         event = verdict.event
-        received, window = event.received_time, verdict.dedup_window
+        received = event.received_time
         return Publication(
             event_id=event.id,
             tenant=event.tenant,
@@ -294,13 +312,22 @@ def judged(verdict: admission_pb2.Verdict, tool: str, *, is_produced: bool = Fal
             sealed=event.sealed,
             traceparent=event.traceparent,
             dedup_key=verdict.dedup_key,
-            window_ms=window.seconds * 1000 + window.nanos // 1_000_000,
+            window_ms=_milliseconds(verdict.dedup_window),
             occurrences_allowed=verdict.occurrences_allowed,
             quarantined=outcome == admission_pb2.OUTCOME_QUARANTINED,
             durability=verdict.durability,
+            body_digest=verdict.body_digest,
+            replay_key=verdict.replay_key,
+            replay_window_ms=_milliseconds(verdict.replay_window) if verdict.replay_key else 0,
         )
+    if outcome == admission_pb2.OUTCOME_DUPLICATE:
+        return Duplicate(verdict.first_event_id)
     if outcome == admission_pb2.OUTCOME_ANSWERED:
         answer = verdict.answer
         return Answered(answer.http_status, answer.content_type, answer.body)
     wait = verdict.retry_after
     return Refused(_CAUSES.get(verdict.refusal, "UNSPECIFIED"), wait.seconds + wait.nanos / 1_000_000_000)
+
+
+def _milliseconds(duration: Duration) -> int:
+    return duration.seconds * 1000 + duration.nanos // 1_000_000

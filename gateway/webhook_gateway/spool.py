@@ -23,8 +23,9 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 
 from webhook_gateway import metrics
+from webhook_gateway.claims import Claims
 from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
-from webhook_gateway.publish import Published, dedup_name
+from webhook_gateway.publish import Published
 
 log = structlog.get_logger()
 
@@ -50,6 +51,10 @@ _VALUES = ", ".join("?" * len(Publication._fields))
 _TABLE = f"CREATE TABLE IF NOT EXISTS events (position INTEGER PRIMARY KEY AUTOINCREMENT, {_COLUMNS})"
 _INSERT = f"INSERT INTO events ({_COLUMNS}) VALUES ({_VALUES})"  # noqa: S608  # names of our own fields
 _SELECT = f"SELECT position, {_COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608  # likewise
+# All but the sealed bytes: of these how many, in front.
+_INDEX = "SELECT length(sealed), {} FROM events ORDER BY position".format(  # noqa: S608  # likewise
+    _COLUMNS.replace('"sealed"', "x''")
+)
 _OLDEST = "SELECT received_ms FROM events ORDER BY position LIMIT 1"
 
 T = TypeVar("T")
@@ -87,8 +92,8 @@ class Spool:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._failed_at_s = float("-inf")
-        # By what makes deliveries the same one, the ids of the events that are held; only committed ones.
-        self._ids: dict[str, tuple[str, ...]] = {}
+        # Of what is held; only what is committed.
+        self._claims = Claims()
         self.events = 0
         self.size_bytes = 0
         self.oldest_ms = 0
@@ -114,12 +119,9 @@ class Spool:
         """Whether an event would be kept, as far as is known."""
         return not (self.is_full or self.is_failing)
 
-    def first_of(self, publication: Publication) -> str | None:
+    def first_of(self, publication: Publication) -> Duplicate | None:
         """The event that this delivery repeats, if the spool holds as many of them as may pass."""
-        ids = self._ids.get(_name(publication), ())
-        if not ids or len(ids) < publication.occurrences_allowed or publication.event_id in ids:
-            return None
-        return ids[0]
+        return self._claims.first_of(publication)
 
     async def keep(self, publications: Sequence[Publication]) -> list[Published]:
         """Keep each, or say why not; in order. What is answered `Accepted` is on the disk."""
@@ -151,18 +153,14 @@ class Spool:
 
     def load(self) -> None:
         """Learn what the file holds."""
-        columns = "quarantined, dedup_key, event_id, length(sealed)"
-        for quarantined, dedup_key, event_id, length in self._database.execute(
-            f"SELECT {columns} FROM events ORDER BY position"  # noqa: S608  # names of our own fields
-        ):
-            name = dedup_name(dedup_key, quarantined=bool(quarantined))
-            self._ids[name] = (*self._ids.get(name, ()), event_id)
+        for length, *values in self._database.execute(_INDEX):
+            self._claims.add(_event(values))
             self.events += 1
             self.size_bytes += length + EVENT_OVERHEAD_BYTES
         self._show()
 
     def _keep(self, publications: Sequence[Publication]) -> list[Published]:
-        batch = _Batch(self._ids, self._max_events - self.events, self._max_bytes - self.size_bytes)
+        batch = _Batch(self._claims, self._max_events - self.events, self._max_bytes - self.size_bytes)
         results = [batch.take(publication) for publication in publications]
         if not batch.taken:
             return results
@@ -177,7 +175,8 @@ class Spool:
             # All of them: what was recognised may have been recognised by what is not there now.
             return [_FULL] * len(publications)
         self._failed_at_s = float("-inf")
-        self._ids.update(batch.ids)
+        for publication in batch.taken:
+            self._claims.add(publication)
         self.events += len(batch.taken)
         self.size_bytes += batch.size_bytes
         metrics.spool_kept.inc(len(batch.taken))
@@ -189,9 +188,9 @@ class Spool:
         total_bytes = 0
         with closing(self._database.execute(_SELECT, (after, BATCH_EVENTS))) as rows:
             for position, *values in rows:
-                event = Publication(*values)
+                event = _event(values)
                 size_bytes = len(event.sealed) + EVENT_OVERHEAD_BYTES
-                held.append(Held(position, size_bytes, event._replace(quarantined=bool(event.quarantined))))
+                held.append(Held(position, size_bytes, event))
                 total_bytes += size_bytes
                 if total_bytes >= BATCH_BYTES:
                     break
@@ -203,12 +202,7 @@ class Spool:
                 "DELETE FROM events WHERE position = ?", [(each.position,) for each in held]
             )
         for _, size_bytes, publication in held:
-            name = _name(publication)
-            left = tuple(each for each in self._ids.get(name, ()) if each != publication.event_id)
-            if left:
-                self._ids[name] = left
-            else:
-                self._ids.pop(name, None)
+            self._claims.drop(publication)
             self.events -= 1
             self.size_bytes -= size_bytes
         try:
@@ -238,32 +232,28 @@ class _Batch:
 
     Attributes:
         taken: What to write.
-        ids: As the spool's, for the keys of what is taken.
         size_bytes: Of what is taken.
     """
 
-    def __init__(self, held: dict[str, tuple[str, ...]], room_events: int, room_bytes: int) -> None:
-        self._held = held
+    def __init__(self, held: Claims, room_events: int, room_bytes: int) -> None:
+        self._claims = Claims(held)
         self._room_events = room_events
         self._room_bytes = room_bytes
         self.taken: list[Publication] = []
-        self.ids: dict[str, tuple[str, ...]] = {}
         self.size_bytes = 0
 
     def take(self, publication: Publication) -> Published:
         """Take it, unless it is here already or there is no room."""
-        name = _name(publication)
-        ids = self.ids.get(name) or self._held.get(name, ())
-        if publication.event_id in ids:
+        if publication in self._claims:
             return Accepted(publication.event_id, publication.quarantined)
-        if len(ids) >= max(1, publication.occurrences_allowed):
-            return Duplicate(ids[0])
+        if (first := self._claims.first_of(publication)) is not None:
+            return first
         size_bytes = len(publication.sealed) + EVENT_OVERHEAD_BYTES
         if len(self.taken) >= self._room_events or self.size_bytes + size_bytes > self._room_bytes:
             metrics.spool_refused.labels("full").inc()
             return _FULL
         self.taken.append(publication)
-        self.ids[name] = (*ids, publication.event_id)
+        self._claims.add(publication)
         self.size_bytes += size_bytes
         return Accepted(publication.event_id, publication.quarantined)
 
@@ -371,8 +361,9 @@ def _add_columns(database: sqlite3.Connection) -> None:
             database.execute(f'ALTER TABLE events ADD COLUMN "{name}" DEFAULT {literal}')
 
 
-def _name(publication: Publication) -> str:
-    return dedup_name(publication.dedup_key, quarantined=publication.quarantined)
+def _event(values: Sequence[Any]) -> Publication:
+    event = Publication(*values)
+    return event._replace(quarantined=bool(event.quarantined))
 
 
 def _kind(error: Exception) -> str:

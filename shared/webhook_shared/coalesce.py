@@ -7,11 +7,12 @@ for nobody.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from statistics import fmean
 from types import TracebackType
 from typing import Generic, Self, TypeVar
+
+from webhook_shared.turns import InOrder, Turns
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,6 +31,7 @@ class Coalescer(Generic[T, R]):
         joins_at: A batch joins others that are under way only when it has grown to this share of their
             mean size. With 0 it goes at once, which is soonest for the item and, where a batch costs much
             more than an item, late for all.
+        lane: Of an item; a batch takes from the lanes in turn. None takes the items as they came.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Coalescer(Generic[T, R]):
         max_weight: int | None = None,
         weigh: Callable[[T], int] | None = None,
         joins_at: float = 0.0,
+        lane: Callable[[T], Hashable] | None = None,
     ) -> None:
         self._flush = flush
         self._max_items = max_items
@@ -48,7 +51,9 @@ class Coalescer(Generic[T, R]):
         self._max_weight = max_weight
         self._weigh = weigh
         self._joins_at = joins_at
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._waiting: InOrder[tuple[T, asyncio.Future[R]]] | Turns[tuple[T, asyncio.Future[R]]] = (
+            InOrder() if lane is None else Turns(lambda waiting: lane(waiting[0]))
+        )
         self._running: dict[asyncio.Task[None], int] = {}
         self._scheduled = False
 
@@ -100,7 +105,7 @@ class Coalescer(Generic[T, R]):
         weight = 0
         while self._waiting and len(batch) < self._max_items:
             if self._max_weight is not None and self._weigh is not None:
-                weight += self._weigh(self._waiting[0][0])
+                weight += self._weigh(self._waiting.first()[0])
                 if batch and weight > self._max_weight:
                     break
             batch.append(self._waiting.popleft())

@@ -218,7 +218,7 @@ def service(senders: dict[str, str]) -> Callable[..., Any]:
 
     @asynccontextmanager
     async def start(
-        redis: RedisSection, *, key: str = INTERNAL_KEY, security: dict[str, Any] | None = None
+        redis: RedisSection, *, key: str = INTERNAL_KEY, security: dict[str, Any] | None = None, **more: Any
     ) -> AsyncIterator[grpc.aio.Channel]:
         settings = SecuritySettings.model_validate(
             {
@@ -227,6 +227,7 @@ def service(senders: dict[str, str]) -> Callable[..., Any]:
                     "encryption": {"master_key": SecretStr(MASTER_KEY)},
                     "identity": {"internal_key": SecretStr(INTERNAL_KEY)},
                     "security": security or {},
+                    **more,
                 },
                 "process": {"listen_address": "127.0.0.1:0", "drain_timeout": "1s"},
             }

@@ -22,9 +22,11 @@ from webhook.security.v1.admission_pb2 import (
 )
 from webhook.security.v1.admission_service_pb2 import (
     AdmitRequest,
+    Conflict,
     EdgeRefusal,
     Operator,
     ReadmitRequest,
+    ReportConflictsRequest,
     ReportRefusalsRequest,
     SettledReadmission,
     SettleReadmissionsRequest,
@@ -116,6 +118,49 @@ async def test_a_delivery_is_believed_once_its_secret_is_mended(
             return told == {("op", "SIGNATURE_INVALID"), ("op", "ADMITTED")}
 
         await eventually(both)
+
+
+async def test_a_nonce_makes_an_event_of_its_own_once(
+    service: Any, valkey: RedisSection, sign: Any, deliver: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("SLACK_WEBHOOK_SECRET", "the wrong one")
+    body = b'{"event_id":"Ev1"}'
+    delivery = deliver("slack", body, sign.slack(body, secret="the right one"))
+    async with service(valkey) as channel:
+        await admitted(channel, delivery)
+        [rejection] = await eventually(lambda: listed(channel, tool="slack"))
+    monkeypatch.setenv("SLACK_WEBHOOK_SECRET", "the right one")
+    async with service(valkey) as channel:
+        [delivered] = await admitted(channel, delivery)
+
+        async def readmitted(nonce: str) -> tuple[str, str]:
+            request = ReadmitRequest(rejection_ids=[rejection.rejection_id], operator=EVERYBODY, nonce=nonce)
+            [found] = (await AdmissionServiceStub(channel).Readmit(request)).readmissions
+            return found.verdict.dedup_key, found.verdict.event.id
+
+        # Without one it is the event that its sender has delivered since.
+        assert await readmitted("") == (delivered.dedup_key, rejection.rejection_id)
+        once, twice, other = [await readmitted(nonce) for nonce in ("one", "one", "two")]
+        assert once == twice
+        assert len({delivered.dedup_key, once[0], other[0]}) == 3
+        assert len({rejection.rejection_id, once[1], other[1]}) == 3
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await readmitted("no nonce")
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_conflicts_go_on_record(service: Any, valkey: RedisSection) -> None:
+    async with service(valkey) as channel:
+        conflict = Conflict(tenant="acme", tool="github", event_id="b", first_event_id="a")
+        await AdmissionServiceStub(channel).ReportConflicts(ReportConflictsRequest(conflicts=[conflict]))
+
+        async def told() -> bool:
+            return [
+                (each.tenant, each.conflict.tool, each.conflict.event_id, each.conflict.first_event_id)
+                for each in await record(channel, "conflict")
+            ] == [("acme", "github", "b", "a")]
+
+        await eventually(told)
 
 
 async def test_what_is_signed_too_old_stays_refused_on_a_retry(

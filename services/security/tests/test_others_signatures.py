@@ -28,7 +28,6 @@ from services.security.tests.proofs import SECRET, WHSEC, checks_of, signed
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOGUE = catalogue.load("X-Webhook-Signature")
-NOW = int(time.time())
 BODIES = [
     b"{}",
     b'{"action":"opened","issue":{"title":"tab\\there"}}',
@@ -67,7 +66,7 @@ def octokit(signed_bodies: list[str], shown: list[tuple[str, str]]) -> Any:
 
 
 def accepts(entry: str, headers: dict[str, bytes], body: bytes, secret: str = SECRET) -> bool:
-    found = verify(checks_of(CATALOGUE[entry].schemes[0], secret=secret), headers, body, NOW)
+    found = verify(checks_of(CATALOGUE[entry].schemes[0], secret=secret), headers, body, int(time.time()))
     return isinstance(found, Proof)
 
 
@@ -192,10 +191,11 @@ def test_a_sender_s_own_library(library: Library, body: bytes) -> None:
         encoded = {name: value.encode() for name, value in headers.items()}
         return accepts(library.entry, encoded, content, library.secret)
 
-    headers = library.sign(body.decode(), NOW)
+    now = int(time.time())
+    headers = library.sign(body.decode(), now)
     assert ours(headers)
     assert not library.refuses(headers, body.decode())
-    mine = signed(CATALOGUE[library.entry].schemes[0], body, library.secret, NOW).headers
+    mine = signed(CATALOGUE[library.entry].schemes[0], body, library.secret, now).headers
     assert {name: value.decode() for name, value in mine.items()} == headers
 
     signature = headers[library.signature]
@@ -204,7 +204,7 @@ def test_a_sender_s_own_library(library: Library, body: bytes) -> None:
         **headers,
         library.signature: signature[:-3] + ("AA" if "AA" not in signature[-3:] else "BB") + signature[-1],
     }
-    old = library.sign(body.decode(), NOW - 400)
+    old = library.sign(body.decode(), now - 400)
     for wrong in (cut, other, old):
         assert library.refuses(wrong, body.decode())
         assert not ours(wrong)

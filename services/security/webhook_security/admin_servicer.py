@@ -8,9 +8,11 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from webhook.dictionary.v1.dictionary_pb2 import Dictionary, Training
 from webhook.security.v1 import security_admin_service_pb2 as messages
 from webhook.security.v1 import source_pb2
 from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceServicer
+from webhook_shared.dictionary_administration import DictionaryAdministration
 from webhook_shared.errors import InvalidArgument, NotFound, PermissionDenied
 from webhook_shared.identity import ALL_TENANTS, ApiKey, ApiKeys, Role, caller
 
@@ -35,6 +37,7 @@ class SecurityAdminServicer(EvidenceRpcs, SecurityAdminServiceServicer):
         api_keys: The stored credentials.
         secrets: Answers what has to do with the sources' secrets.
         evidence: Of what was refused, and of what was done.
+        dictionaries: Answers what has to do with compression dictionaries.
         verifying: False where signatures are not checked.
     """
 
@@ -44,6 +47,7 @@ class SecurityAdminServicer(EvidenceRpcs, SecurityAdminServiceServicer):
         api_keys: ApiKeys,
         secrets: SecretsAdministration,
         evidence: Evidence,
+        dictionaries: DictionaryAdministration,
         *,
         verifying: bool,
     ) -> None:
@@ -51,6 +55,7 @@ class SecurityAdminServicer(EvidenceRpcs, SecurityAdminServiceServicer):
         self._registry = registry
         self._api_keys = api_keys
         self._secrets = secrets
+        self._dictionaries = dictionaries
         self._verifying = verifying
 
     async def ListSources(
@@ -131,6 +136,27 @@ class SecurityAdminServicer(EvidenceRpcs, SecurityAdminServiceServicer):
         if not covered or not await self._api_keys.revoke(request.key_id):
             raise NotFound("API_KEY_NOT_FOUND", "there is no such key", key_id=request.key_id)
         return messages.RevokeApiKeyResponse()
+
+    async def ListDictionaries(
+        self, request: messages.ListDictionariesRequest, context: Any
+    ) -> messages.ListDictionariesResponse:
+        """What compresses events. Errors: PERMISSION_DENIED/TENANT_NOT_ALLOWED."""
+        tenants = {tenant for tenant in self._registry.tenants() if caller().may(tenant)}
+        asked = {caller().tenant(request.tenant)} if request.tenant else tenants
+        listed = await self._dictionaries.listed(asked)
+        return messages.ListDictionariesResponse(dictionaries=[Dictionary(**one) for one in listed])
+
+    async def TrainDictionary(
+        self, request: messages.TrainDictionaryRequest, context: Any
+    ) -> messages.TrainDictionaryResponse:
+        """Train a source now.
+
+        Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, TRAINING_DISABLED, TENANT_KEYS_DESTROYED;
+        ABORTED/TRAINING_UNDER_WAY; INVALID_ARGUMENT/FIELD_INVALID; PERMISSION_DENIED/TENANT_NOT_ALLOWED.
+        """
+        tenant = caller().tenant(request.tenant)
+        told = await self._dictionaries.train(tenant, request.name)
+        return messages.TrainDictionaryResponse(training=Training(**told))
 
     def _shown(self, source: Source) -> source_pb2.Source:
         row = source.row

@@ -10,20 +10,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
-import uuid_utils
 from prometheus_client import Counter as Metric
 from webhook.event.v1.event_pb2 import (
     ADDRESS_VERDICT_UNLISTED,
     ADDRESS_VERDICT_UNSPECIFIED,
-    AddressVerdict,
-    WebhookEvent,
 )
 from webhook.security.v1.admission_pb2 import (
     OUTCOME_ADMITTED,
     OUTCOME_ANSWERED,
+    OUTCOME_DUPLICATE,
     OUTCOME_QUARANTINED,
     OUTCOME_REFUSED,
     Delivery,
@@ -34,14 +32,16 @@ from webhook.security.v1.admission_pb2 import Refusal as RefusalCause
 from webhook.security.v1.admission_service_pb2 import EdgeRefusal
 from webhook_shared import telemetry
 from webhook_shared.compression import QUICK_LEVEL
+from webhook_shared.dictionary_samples import Samples
 from webhook_shared.envelope import Keyring
 
 from webhook_security import metrics, payloads
 from webhook_security.addresses import Addresses
-from webhook_security.duplicates import body_digest, dedup_key
-from webhook_security.fields import text_at, time_at
+from webhook_security.case import Again, Case
+from webhook_security.fields import text_at
 from webhook_security.handshakes import Reply
-from webhook_security.masking import masked
+from webhook_security.known import KnownDuplicates
+from webhook_security.naming import name, set_seconds
 from webhook_security.refusals import Refusal
 from webhook_security.registry import Registry, Source
 from webhook_security.rejections import Rejections
@@ -55,8 +55,6 @@ PRODUCER_SCHEME = "api-key"
 UNVERIFIED_SCHEME = "none"
 OUR_FAULT_RETRY_S: Mapping[Refusal, int] = {Refusal.SECRET_UNAVAILABLE: 30, Refusal.INTERNAL: 1}
 
-_LONGEST_KEPT_HEADER_BYTES = 1024
-_NANOS_PER_S = 1_000_000_000
 _UNKNOWN_REFUSED = metrics.admissions.labels(metrics.UNKNOWN, "refused")
 
 
@@ -69,74 +67,6 @@ class _Refused(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.label)
         self.refusal = refusal
-
-
-class Again(NamedTuple):
-    """What is different where a delivery is judged that was refused before.
-
-    Attributes:
-        event_id: Of the event that it may become: each hearing makes the same one.
-        received_s: When it came, Unix time; what it signed is held against that.
-    """
-
-    event_id: str
-    received_s: float
-
-
-class Case:
-    """One delivery on its way through the steps.
-
-    Attributes:
-        delivery: As it came.
-        verdict: What is said of it; filled in here.
-        source: What it is judged by; None where there is none.
-        is_producer: It came through our own RPC door, from somebody who has proved who it is.
-        address: What the source's allow-list says of where it came from.
-        traced_from_ns: When it began to be judged, Unix time; 0 where nobody records its trace.
-        again: Set where it was refused before.
-    """
-
-    __slots__ = (
-        "address",
-        "again",
-        "body",
-        "content_type",
-        "delivery",
-        "document",
-        "event",
-        "headers",
-        "is_producer",
-        "proof",
-        "source",
-        "traced_from_ns",
-        "verdict",
-    )
-
-    address: AddressVerdict.ValueType
-    # Taken from the delivery once: each time it is asked, it makes another copy.
-    body: bytes
-    content_type: str
-    document: Any
-    event: WebhookEvent
-    headers: dict[str, bytes]
-    proof: Proof
-
-    def __init__(
-        self,
-        delivery: Delivery,
-        verdict: Verdict,
-        source: Source | None,
-        *,
-        is_producer: bool,
-        again: Again | None = None,
-    ) -> None:
-        self.delivery = delivery
-        self.verdict = verdict
-        self.source = source
-        self.is_producer = is_producer
-        self.again = again
-        self.address = ADDRESS_VERDICT_UNSPECIFIED
-        self.traced_from_ns = 0
 
 
 Step: TypeAlias = Callable[[Case], bool]
@@ -152,6 +82,8 @@ class Admission:
         rejections: Hears of what is not let in.
         verifying: False lets everything in, marked as unverified.
         addresses: The allow-lists of the sources that have one.
+        known: Recognises duplicates before they are sealed; None leaves them to who publishes.
+        samples: Get some of what is sealed, to train dictionaries on; None where nothing is trained.
         clock: Unix seconds.
     """
 
@@ -163,6 +95,8 @@ class Admission:
         *,
         verifying: bool = True,
         addresses: Addresses | None = None,
+        known: KnownDuplicates | None = None,
+        samples: Samples | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -170,9 +104,14 @@ class Admission:
         self._rejections = rejections
         self._verifying = verifying
         self._addresses = addresses
+        self._samples = samples
+        self._known = known
         self._clock = clock
         self._happened: list[Metric | SecretUse] = []
-        self._steps: Final = (self._read, self._name, self._seal)
+        self._held: list[Case] = []
+        self._all: Final[Sequence[Step]] = (self._read, self._name, self._seal)
+        looked_at: Final[Sequence[Step]] = (self._read, self._name, self._is_new, self._seal)
+        self._steps: Final = self._all if known is None else looked_at
 
     def case(self, delivery: Delivery, verdict: Verdict, again: Again | None = None) -> Case:
         """A delivery with the source that it is judged by.
@@ -195,7 +134,7 @@ class Admission:
 
     def judge(self, cases: Sequence[Case]) -> None:
         """Fill in every verdict; a delivery that can't be judged never harms its neighbours."""
-        self.conclude(self.prove(cases))
+        self._take(self.prove(cases), self._all)
 
     def prove(self, cases: Sequence[Case]) -> list[Case]:
         """Refuse what can't be believed; what is left is for `conclude`, or for `refuse`."""
@@ -206,7 +145,7 @@ class Admission:
             if self._goes_on(self._prove, case):
                 believed.append(case)
             elif case.traced_from_ns:
-                self._traced([case], ())
+                self._trace(case)
         return believed
 
     def refuse(self, case: Case, refusal: Refusal, retry_after_s: float) -> None:
@@ -218,30 +157,54 @@ class Admission:
             retry_after_s: When to come again.
         """
         self._refuse(case, refusal)
-        _set_seconds(case.verdict.retry_after, retry_after_s)
+        set_seconds(case.verdict.retry_after, retry_after_s)
         if case.traced_from_ns:
-            self._traced([case], ())
+            self._trace(case)
 
-    def conclude(self, cases: Sequence[Case]) -> None:
-        """Read, name and seal what has been proved, and fill in the verdicts."""
+    def conclude(self, cases: Sequence[Case]) -> list[Case]:
+        """Read, name and seal what has been proved, and fill in the verdicts.
+
+        Returns:
+            What may be a duplicate, not sealed yet: for `settle`.
+        """
+        self._take(cases, self._steps)
+        held, self._held = self._held, []
+        if self._known is None or len(held) >= self._known.worth:
+            return held
+        self._take(held, (self._seal,))
+        return []
+
+    async def settle(self, held: Sequence[Case]) -> None:
+        """Find out whether what `conclude` gave back is known already; seal what is not."""
+        assert self._known is not None
+        asked = [(case.event.tenant, case.event.tool, case.verdict) for case in held]
+        unknown = []
+        for case, first in zip(held, await self._known.look_up(asked), strict=True):
+            if first:
+                self._repeat(case, first)
+            else:
+                unknown.append(case)
+        self._take(unknown, (self._seal,))
+
+    def _take(self, cases: Sequence[Case], steps: Sequence[Step]) -> None:
         untraced = []
         for case in cases:
             if case.traced_from_ns:
-                self._traced([case], self._steps)
+                self._step_by_step((case,), steps)
+                if case not in self._held:
+                    self._trace(case)
             else:
                 untraced.append(case)
         for portion in _portions(untraced):
-            self._step_by_step(portion, self._steps)
+            self._step_by_step(portion, steps)
         for metric, count in Counter(self._happened).items():
             metric.inc(count)
         self._happened.clear()
 
-    def _traced(self, cases: Sequence[Case], steps: Sequence[Step]) -> None:
-        (case,) = cases
+    def _trace(self, case: Case) -> None:
         with telemetry.span(
             "security.admit", case.delivery.traceparent, start_ns=case.traced_from_ns, tool=case.delivery.tool
         ) as span:
-            self._step_by_step(cases, steps)
             span.set_attribute("outcome", Outcome.Name(case.verdict.outcome))
 
     def _step_by_step(self, cases: Sequence[Case], steps: Sequence[Step]) -> None:
@@ -376,64 +339,37 @@ class Admission:
 
     def _name(self, case: Case) -> bool:
         """Make the event of a delivery, and say what makes it the same as another."""
-        source = case.source
-        assert source is not None
-        delivery, headers, document, row = case.delivery, case.headers, case.document, source.row
-        given_id, given_type = "", ""
-        if case.is_producer:
-            given_id, given_type = delivery.producer.delivery_id, delivery.producer.type
-        delivery_id = given_id or text_at(row.delivery.id, headers, document) or body_digest(case.body)
-        event = case.event = WebhookEvent(
-            id=case.again.event_id if case.again else str(uuid_utils.uuid7()),
-            tenant=source.tenant,
-            tool=source.tool,
-            type=given_type or text_at(row.event.type, headers, document) or row.event.otherwise,
-            action=text_at(row.event.action, headers, document),
-            delivery_id=delivery_id,
-            payload=masked(case.body, source.masks) if source.masks else case.body,
-            content_type=case.content_type,
-            traceparent=delivery.traceparent,
-        )
-        # Sub-messages are filled in place: to hand them to the constructor costs twice as much.
-        kept = event.headers
-        for name in row.keep_headers:
-            value = headers.get(name)
-            if value is not None and len(value) <= _LONGEST_KEPT_HEADER_BYTES:
-                kept[name] = value.decode("latin-1")
-        self._date(case, source)
-        trust, proof = event.trust, case.proof
-        trust.scheme, trust.key_id = proof.scheme, proof.key_id
-        if proof.skew_s is not None:
-            _set_seconds(trust.clock_skew, proof.skew_s)
-        if case.address:
-            trust.address_verdict = case.address
-        verdict = case.verdict
-        scope = text_at(row.delivery.scope, headers, document)
-        verdict.dedup_key = dedup_key(source.tenant, source.tool, scope, delivery_id)
-        verdict.dedup_window.seconds = source.window_s
-        verdict.occurrences_allowed = source.occurrences
-        if source.durability:
-            verdict.durability = source.durability
+        name(case, self._clock())
         case.document, case.body = None, b""
         return True
 
-    def _date(self, case: Case, source: Source) -> None:
-        event, row = case.event, source.row.event
-        if case.delivery.HasField("received_time"):
-            event.received_time.CopyFrom(case.delivery.received_time)
-        else:
-            _set_seconds(event.received_time, self._clock())
-        occurred = time_at(row.occurred, row.occurred_unit, case.headers, case.document)
-        if occurred is not None:
-            _set_seconds(event.occurred_time, occurred)
+    def _is_new(self, case: Case) -> bool:
+        """Hold back what may be a duplicate."""
+        source, known = case.source, self._known
+        assert source is not None
+        assert known is not None
+        # What is to be safer than its stream makes it is vouched for by who publishes it.
+        if source.durability or case.verdict.outcome != OUTCOME_ADMITTED or not known.may_know(case.verdict):
+            return True
+        self._held.append(case)
+        return False
+
+    def _repeat(self, case: Case, first_event_id: str) -> None:
+        verdict = case.verdict
+        verdict.Clear()
+        verdict.outcome, verdict.first_event_id = OUTCOME_DUPLICATE, first_event_id
+        if case.traced_from_ns:
+            self._trace(case)
 
     def _seal(self, case: Case) -> bool:
         event, source = case.event, case.source
         assert source is not None
         sealed, event_id, content = case.verdict.event, event.id, event.SerializeToString()
         sealed.sealed = self._keyring.seal(
-            source.tenant, content, "event", event_id, dictionary=source.kind, level=QUICK_LEVEL
+            source.tenant, content, "event", event_id, dictionary=source.dictionary, level=QUICK_LEVEL
         )
+        if self._samples is not None:
+            self._samples.offer(source.tenant, source.dictionary, content)
         sealed.id, sealed.tenant, sealed.tool, sealed.type = event_id, source.tenant, source.tool, event.type
         sealed.received_time.CopyFrom(event.received_time)
         sealed.schema = SCHEMA
@@ -488,13 +424,6 @@ def _content_type(headers: Mapping[str, bytes], source: Source) -> str:
         if content_type is None:
             raise _Refused(Refusal.CONTENT_TYPE)
     return content_type
-
-
-def _set_seconds(target: Any, seconds: float) -> None:
-    # The same sign for both parts, as Duration wants it; times before 1970 do not get here.
-    whole = int(seconds)
-    target.seconds = whole
-    target.nanos = int((seconds - whole) * _NANOS_PER_S)
 
 
 def _place(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from webhook.security.v1.admission_pb2 import OUTCOME_ADMITTED, OUTCOME_QUARANTINED, Verdict
 from webhook.security.v1.admission_pb2 import Refusal as RefusalCause
+from webhook.security.v1.admission_service_pb2 import Conflict
 from webhook.security.v1.audit_pb2 import AuditChangeKind, AuditRecord
 from webhook_shared.errors import ServiceError
 from webhook_shared.identity import caller
@@ -128,6 +129,14 @@ class Audit:
         call.method, call.key_id, call.outcome = method, key_id, outcome
         for name, value in subject.items():
             call.subject[name] = value[:_LONGEST_SUBJECT]
+        self._put(record)
+
+    def conflicted(self, conflict: Conflict) -> None:
+        """Two deliveries of one id and of different bodies were taken."""
+        record = self._record(conflict.tenant)
+        told = record.conflict
+        told.tool, told.event_id = conflict.tool, conflict.event_id
+        told.first_event_id = conflict.first_event_id
         self._put(record)
 
     def changed(self, kind: AuditChangeKind.ValueType, names: Sequence[str], digest: str = "") -> None:

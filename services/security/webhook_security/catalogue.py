@@ -73,15 +73,24 @@ Durability = Literal["fast", "replicated", "fsynced"]
 
 
 class DedupRow(Section):
-    """How long a delivery is remembered.
+    """What is the same delivery, and for how long it is remembered.
 
     Attributes:
         window: At least as long as the sender may deliver the same event again.
         occurrences: How many deliveries of one event pass.
+        compare: What two deliveries of one id must have in common to be the same: the whole body, or nothing
+            where the sender repeats an event in other words. Others are in conflict, and both are kept.
+        replay: Where the id is not signed, whoever has seen a delivery can send it again under another id. It
+            is recognised by its signature, or by that and the type where one body tells of several events.
+            Only where the body says when it happened: two events may well have the same words.
+        replay_window: For how long; as `window` where it is left out.
     """
 
     window: Duration
     occurrences: int = Field(1, ge=1, le=100)
+    compare: Literal["body", "none"] = "body"
+    replay: Literal["none", "signature", "signature_and_type"] = "none"
+    replay_window: Duration | None = None
 
 
 class AnswerRow(Section):
@@ -171,6 +180,20 @@ class Row(Section):
         if signs and not any(scheme.kind == "hmac" for scheme in self.schemes):
             raise ValueError("a signed handshake needs a scheme of kind hmac, whose secret signs it")
         return self
+
+    @property
+    def replay_problem(self) -> str:
+        """Why `dedup.replay` can do nothing here; empty where it can, or is not asked for."""
+        if self.dedup is None or self.dedup.replay == "none":
+            return ""
+        if not any(scheme.kind in {"hmac", "ed25519"} for scheme in self.schemes):
+            return "dedup.replay needs a scheme that signs: hmac or ed25519"
+        return "" if self.dates else "dedup.replay needs a place in the body under event.occurred"
+
+    @property
+    def dates(self) -> tuple[Selector, ...]:
+        """Where the body says when it happened."""
+        return tuple(place for place in self.event.occurred if not place.header)
 
     @property
     def selectors(self) -> tuple[Selector, ...]:
@@ -276,9 +299,13 @@ def shaped(row: Row, section: SourceSection, tool: str, signature_header: str) -
         for scheme in parts["schemes"]
     )
     try:
-        return Row(**parts)
+        made = Row(**parts)
     except ValidationError as error:
         raise CatalogueError(f"webhook.security.sources.{tool}: {_told(error)}") from None
+    # What the entry asks for may go with the parts that were replaced; what the user asks for may not.
+    if "dedup" in section.model_fields_set and made.replay_problem:
+        raise CatalogueError(f"webhook.security.sources.{tool}: {made.replay_problem}")
+    return made
 
 
 def _told(error: ValidationError) -> str:

@@ -14,7 +14,7 @@ import structlog
 from webhook_shared.redis import Client, RedisError, Script
 
 from webhook_security import metrics
-from webhook_security.admission import Case
+from webhook_security.case import Case
 from webhook_security.registry import Source
 from webhook_security.settings import SecuritySection
 

@@ -13,6 +13,14 @@ violations = Counter(
 admissions = Counter(
     "webhook_security_admissions_total", "Deliveries judged, by tool and outcome.", ["tool", "outcome"]
 )
+duplicates_looked_up = Counter(
+    "webhook_security_duplicates_looked_up_total",
+    "Deliveries that the filter took for seen, looked up before sealing: known duplicates; or unknown, where "
+    "the filter was wrong, the window is over, or the first one is still on its way.",
+    ["result"],
+)
+duplicates_known = duplicates_looked_up.labels("known")
+duplicates_unknown = duplicates_looked_up.labels("unknown")
 secret_uses = Counter(
     "webhook_security_secret_uses_total",
     "Deliveries that a secret verified; when an old one no longer counts up, it can be retired.",

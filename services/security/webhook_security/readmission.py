@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Iterable, Sequence
 
 import structlog
@@ -18,8 +20,9 @@ from webhook_shared.errors import (
 )
 from webhook_shared.identity import ALL_TENANTS
 
-from webhook_security.admission import Admission, Again, Case
+from webhook_security.admission import Admission
 from webhook_security.audit import Audit
+from webhook_security.case import Again, Case
 from webhook_security.refusals import Refusal
 from webhook_security.rejection_store import RejectionStore
 from webhook_security.tenants import TenantKeys
@@ -29,6 +32,8 @@ MOST_BYTES = 32 * 2**20
 """Bodies of one call: their verdicts have to fit into one message."""
 
 METHOD = "webhook.ingest.v1.IngestAdminService/RetryRejections"
+
+NONCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 log = structlog.get_logger()
 
@@ -48,12 +53,19 @@ class Readmissions:
     ) -> None:
         self._store, self._admission, self._keys, self._audit = store, admission, keys, audit
 
-    async def judge(self, ids: Sequence[str], operator: Operator) -> list[Readmission]:
+    async def judge(self, ids: Sequence[str], operator: Operator, nonce: str = "") -> list[Readmission]:
         """One readmission per id, in order.
 
+        Args:
+            ids: Of the rejections.
+            operator: Who wants it.
+            nonce: Set where what is believed is to be an event of its own, once for each nonce.
+
         Raises:
-            InvalidArgument: FIELD_INVALID: no id, too many, or one twice.
+            InvalidArgument: FIELD_INVALID: no id, too many, or one twice; no nonce of ours.
         """
+        if nonce and not NONCE.fullmatch(nonce):
+            raise InvalidArgument("not a nonce", fields={"nonce": NONCE.pattern})
         if not 1 <= len(ids) <= MOST or len(set(ids)) != len(ids):
             raise InvalidArgument(
                 f"1 to {MOST} different ids", fields={"rejection_ids": f"1 to {MOST}, each once"}
@@ -80,7 +92,7 @@ class Readmissions:
             else:
                 room_bytes -= len(refused.delivery.body)
                 received_s = refused.rejection.received_time.ToNanoseconds() / 1e9
-                again = Again(rejection_id, received_s)
+                again = Again(_event_id(rejection_id, nonce), received_s, nonce)
                 cases.append(self._admission.case(refused.delivery, readmission.verdict, again))
         await self._keys.hold(case.source.tenant for case in cases if case.source)
         self._admission.judge(cases)
@@ -111,6 +123,11 @@ class Readmissions:
             self._audit.called(METHOD, operator.key_id, outcome, subject, case.source.tenant)
         if self._audit:
             self._audit.admitted([verdict])
+
+
+def _event_id(rejection_id: str, nonce: str) -> str:
+    # Its own for each nonce: who stores events knows them by their ids.
+    return str(uuid.uuid5(uuid.UUID(rejection_id), nonce)) if nonce else rejection_id
 
 
 def _fail(readmission: Readmission, error: ServiceError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from webhook.security.v1.admission_pb2 import (
     DURABILITY_FSYNCED,
@@ -15,6 +16,8 @@ from webhook.security.v1.admission_pb2 import (
 from webhook_security import metrics
 from webhook_security.catalogue import GENERIC, Row, shaped
 from webhook_security.definitions import Definition, Registered
+from webhook_security.duplicates import Signed
+from webhook_security.fields import Selector
 from webhook_security.handshakes import Handshake
 from webhook_security.payloads import Reader
 from webhook_security.registry_config import ConfiguredSources
@@ -34,6 +37,38 @@ _DURABILITIES = {
 _OUTCOMES = ("admitted", "quarantined", "answered", "refused")
 
 
+class Replays(NamedTuple):
+    """How a delivery is recognised that was signed once and comes again under another id.
+
+    Attributes:
+        signed: Names what was signed.
+        by_type: The type of event is part of that.
+        window_s: How long it is remembered, seconds.
+        dates: Where a body says when it happened; without that two events may have the same words.
+        are_all_dates: These are all the places where the source looks for it.
+    """
+
+    signed: Signed
+    by_type: bool
+    window_s: int
+    dates: tuple[Selector, ...]
+    are_all_dates: bool
+
+    @classmethod
+    def of(cls, tenant: str, tool: str, row: Row) -> Replays | None:
+        """What an entry says; None where ids are signed, or replays are let in."""
+        dedup = row.dedup
+        if dedup is None or dedup.replay == "none" or row.replay_problem:
+            return None
+        return cls(
+            Signed(tenant, tool),
+            dedup.replay == "signature_and_type",
+            math.ceil((dedup.replay_window or dedup.window).total_seconds()),
+            row.dates,
+            row.dates == row.event.occurred,
+        )
+
+
 class Source:
     """One route, ready to judge deliveries.
 
@@ -41,6 +76,7 @@ class Source:
         tenant: Owner of what comes in.
         tool: The route's name.
         kind: The catalogue entry that it follows.
+        dictionary: The name of what compresses its events: tools of one kind say alike, others do not.
         row: That entry.
         definition: As a registry has it.
         secrets: Where its secrets are and how long they hold, rotations included.
@@ -53,6 +89,8 @@ class Source:
         masks: The places of secrets in its bodies.
         window_s: How long a delivery is remembered, seconds.
         occurrences: How many deliveries of one event pass within it.
+        compares_bodies: Whether deliveries of one id and of different bodies are two events.
+        replays: Set where what is signed is recognised under another id.
         durability: What its events ask for beyond the stream; unspecified where that is nothing.
         wanted: Every header that is looked at.
         single: Those of them that may stand in a request only once.
@@ -77,6 +115,7 @@ class Source:
         self.definition = definition
         self.tenant, self.tool = definition.tenant, definition.tool
         self.kind, self.row = kind, row
+        self.dictionary = self.tool if kind == GENERIC else kind
         self.event_types = definition.event_types
         self.secrets = list(definition.secrets)
         self.values: Values = {}
@@ -90,6 +129,8 @@ class Source:
         self.masks = row.masks
         self.durability = _DURABILITIES[row.durability]
         self.window_s, self.occurrences = _window(self.tool, row, deduplication, self._replayable_s())
+        self.compares_bodies = row.dedup is None or row.dedup.compare == "body"
+        self.replays = Replays.of(self.tenant, self.tool, row)
         proofs = [name for scheme in row.schemes for name in scheme.headers]
         selected = [place.header for place in row.selectors if place.header]
         self.single = frozenset([*proofs, *selected, "content-type", "content-encoding"])

@@ -13,6 +13,8 @@ from webhook.security.v1.admission_service_pb2 import (
     ListEdgePoliciesResponse,
     ReadmitRequest,
     ReadmitResponse,
+    ReportConflictsRequest,
+    ReportConflictsResponse,
     ReportRefusalsRequest,
     ReportRefusalsResponse,
     SettleReadmissionsRequest,
@@ -22,8 +24,9 @@ from webhook.security.v1.admission_service_pb2_grpc import AdmissionServiceServi
 from webhook.security.v1.source_pb2 import EdgePolicy
 from webhook_shared.errors import InvalidArgument
 
-from webhook_security.admission import Admission, Case
+from webhook_security.admission import Admission
 from webhook_security.audit import Audit
+from webhook_security.case import Case
 from webhook_security.limits import Limits
 from webhook_security.readmission import Readmissions
 from webhook_security.refusals import Refusal
@@ -79,7 +82,9 @@ class AdmissionServicer(AdmissionServiceServicer):
         believed = self._admission.prove(cases)
         if self._limits is not None:
             believed = await self._within_limits(believed)
-        self._admission.conclude(believed)
+        held = self._admission.conclude(believed)
+        if held:
+            await self._admission.settle(held)
         if self._audit is not None:
             self._audit.admitted(response.verdicts)
         return response
@@ -97,7 +102,7 @@ class AdmissionServicer(AdmissionServiceServicer):
 
     async def Readmit(self, request: ReadmitRequest, context: Any) -> ReadmitResponse:
         """Refused deliveries, judged again. Errors: INVALID_ARGUMENT/FIELD_INVALID for not 1 to 64 ids."""
-        readmissions = await self._readmissions.judge(request.rejection_ids, request.operator)
+        readmissions = await self._readmissions.judge(request.rejection_ids, request.operator, request.nonce)
         return ReadmitResponse(readmissions=readmissions)
 
     async def SettleReadmissions(
@@ -106,6 +111,18 @@ class AdmissionServicer(AdmissionServiceServicer):
         """They are in their stream. Errors: INVALID_ARGUMENT/FIELD_INVALID for more than 64."""
         await self._readmissions.settle(request.settled)
         return SettleReadmissionsResponse()
+
+    async def ReportConflicts(self, request: ReportConflictsRequest, context: Any) -> ReportConflictsResponse:
+        """Two events of one id. Errors: INVALID_ARGUMENT/FIELD_INVALID for more than 256."""
+        if len(request.conflicts) > MOST_DELIVERIES:
+            raise InvalidArgument(
+                f"at most {MOST_DELIVERIES} conflicts at once",
+                fields={"conflicts": f"holds {len(request.conflicts)}"},
+            )
+        if self._audit is not None:
+            for conflict in request.conflicts:
+                self._audit.conflicted(conflict)
+        return ReportConflictsResponse()
 
     async def _within_limits(self, cases: list[Case]) -> list[Case]:
         assert self._limits is not None

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from webhook_shared.dictionary_settings import DictionarySection
 from webhook_shared.networks import parse_network
 from webhook_shared.settings import (
     ByteCount,
     Duration,
     EncryptionSection,
     FromEnvironment,
+    PublishedQueue,
     Secret,
     Section,
     ServiceGroup,
@@ -33,8 +35,6 @@ HIGHEST_RATE = 10_000_000
 _LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
-
-_BLOOM_COMES = "duplicates are looked up exactly, with no filter before"
 
 
 def _route_name(value: str) -> str:
@@ -317,16 +317,31 @@ class DeduplicationSection(Section):
         ge=timedelta(seconds=1),
         description="The window of sources whose catalogue entry names none.",
     )
-    bloom_filter_size: int = setting(10_000_000, ge=1, not_yet=_BLOOM_COMES, description="Bits.")
-    bloom_filter_hash_funcs: int = setting(4, ge=1, not_yet=_BLOOM_COMES, description="Hashes per entry.")
+    bloom_filter_size: int = setting(
+        10_000_000,
+        ge=0,
+        le=2**33,
+        description="Bits of the filter that tells deliveries that were certainly never seen, of which there "
+        "are two at a time; 0: none, every duplicate goes through to the stream's script.",
+    )
+    bloom_filter_hash_funcs: int = setting(4, ge=1, le=16, description="Hashes per entry.")
+    bloom_filter_false_positive_rate: float = setting(
+        0.001,
+        gt=0,
+        le=0.5,
+        description="How often it may be wrong about a new delivery, which then costs a look-up: past this a "
+        "filter counts as full and the next one begins.",
+    )
 
 
 class SecurityWebhook(ServiceGroup):
     """`webhook`, as far as this service reads it."""
 
     encryption: EncryptionSection = EncryptionSection()
+    dictionaries: DictionarySection = DictionarySection()
     security: SecuritySection = SecuritySection()
     deduplication: DeduplicationSection = DeduplicationSection()
+    consumer: PublishedQueue = PublishedQueue()
 
 
 class SecuritySettings(ServiceSettings):

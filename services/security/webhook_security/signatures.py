@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from webhook_security.schemes import Scheme
 
-Matches = Callable[[bytes, bytes, Sequence[bytes]], bool]
-"""Whether a key (its bytes) made one of the signatures (as written) of a message."""
+Matches = Callable[[bytes, bytes, Sequence[bytes]], bytes]
+"""Of some signatures (as written) of a message the one that a key (its bytes) made, or nothing."""
 
 _ED25519_SIGNATURE_BYTES = 64
 _KEYS_KNOWN = 1024
@@ -45,12 +45,12 @@ def _base64url(content: bytes) -> bytes:
 def _hmac(algorithm: str, encode: Callable[[bytes], bytes]) -> Matches:
     digest, same = hmac.digest, hmac.compare_digest
 
-    def matches(key: bytes, message: bytes, candidates: Sequence[bytes]) -> bool:
+    def matches(key: bytes, message: bytes, candidates: Sequence[bytes]) -> bytes:
         expected = encode(digest(key, message, algorithm))
-        for candidate in candidates:  # noqa: SIM110  # a generator costs more than the comparison
+        for candidate in candidates:
             if same(expected, candidate):
-                return True
-        return False
+                return expected
+        return b""
 
     return matches
 
@@ -58,7 +58,7 @@ def _hmac(algorithm: str, encode: Callable[[bytes], bytes]) -> Matches:
 def _ed25519(encoding: str) -> Matches:
     encode = encoder(encoding)
 
-    def matches(key: bytes, message: bytes, candidates: Sequence[bytes]) -> bool:
+    def matches(key: bytes, message: bytes, candidates: Sequence[bytes]) -> bytes:
         public = _public_key(key)
         for candidate in candidates:
             signature = _decode(candidate, encoding)
@@ -68,8 +68,8 @@ def _ed25519(encoding: str) -> Matches:
                 public.verify(signature, message)
             except InvalidSignature:
                 continue
-            return True
-        return False
+            return candidate
+        return b""
 
     return matches
 

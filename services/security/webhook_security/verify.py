@@ -48,11 +48,13 @@ class Proof(NamedTuple):
         scheme: The scheme that passed.
         key_id: The secret that made it.
         skew_s: Our clock minus the signed time, seconds; None where no time is signed.
+        signature: Over what is signed, as we write it; empty where nothing is.
     """
 
     scheme: str
     key_id: str
     skew_s: float | None
+    signature: bytes = b""
 
 
 Way = Callable[[Mapping[str, bytes], bytes, Sequence[Key], float], Proof | Refusal]
@@ -125,8 +127,8 @@ class Verifier:
             return Refusal.SIGNATURE_INVALID
         candidates = (value[self._prefix_bytes :],)
         for key in keys:
-            if self._matches(key.material, body, candidates):
-                return Proof(self._name, key.key_id, None)
+            if signature := self._matches(key.material, body, candidates):
+                return Proof(self._name, key.key_id, None, signature)
         return Refusal.SIGNATURE_INVALID
 
     def _verify_message(
@@ -151,14 +153,16 @@ class Verifier:
             fields[b"{timestamp}"] = timestamp
         message = b"".join([fields.get(part, part) for part in self._parts])
         for key in keys:
-            if self._matches(key.material, message, signatures.candidates):
-                return self._timely(key, fields, now)
+            if signature := self._matches(key.material, message, signatures.candidates):
+                return self._timely(key, signature, fields, now)
         return Refusal.SIGNATURE_INVALID
 
-    def _timely(self, key: Key, fields: Mapping[bytes, bytes], now: float) -> Proof | Refusal:
+    def _timely(
+        self, key: Key, signature: bytes, fields: Mapping[bytes, bytes], now: float
+    ) -> Proof | Refusal:
         # After the signature: only who holds the secret learns anything about our clock.
         if not self._place:
-            return Proof(self._name, key.key_id, None)
+            return Proof(self._name, key.key_id, None, signature)
         if self._time_field:
             stamp = _whole_number(values_at(_document(fields[b"{body}"]), self._time_field))
             if stamp is None:
@@ -170,7 +174,7 @@ class Verifier:
             return Refusal.TIMESTAMP_EXPIRED
         if skew_s < -self.future_s:
             return Refusal.TIMESTAMP_AHEAD
-        return Proof(self._name, key.key_id, skew_s)
+        return Proof(self._name, key.key_id, skew_s, signature)
 
     def _read(self, value: bytes) -> _Signatures | Refusal:
         if self._entries is None:

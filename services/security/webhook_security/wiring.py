@@ -12,19 +12,28 @@ from webhook.security.v1 import security_admin_service_pb2
 from webhook.security.v1.admission_service_pb2_grpc import add_AdmissionServiceServicer_to_server
 from webhook.security.v1.security_admin_service_pb2_grpc import add_SecurityAdminServiceServicer_to_server
 from webhook_shared import redis as store
+from webhook_shared.compression import QUICK_LEVEL
+from webhook_shared.dictionary_administration import DictionaryAdministration
+from webhook_shared.dictionary_samples import Samples
+from webhook_shared.dictionary_settings import DictionarySection
+from webhook_shared.dictionary_store import Dictionaries
+from webhook_shared.dictionary_trainer import Trainer
 from webhook_shared.envelope import Keyring
 from webhook_shared.identity import ApiKeys, Authenticator, Certificates, Role
+from webhook_shared.partitions import Partitions
 from webhook_shared.redis import REDIS_TROUBLE
 from webhook_shared.server import Service, serving
+from webhook_shared.settings import PublishedQueue
 from webhook_shared.tasks import ended
 
-from webhook_security import catalogue, secret_check
+from webhook_security import catalogue, event_samples, secret_check
 from webhook_security.addresses import addresses_of
 from webhook_security.admin_servicer import SecurityAdminServicer
 from webhook_security.admission import Admission
 from webhook_security.audit import put_on_record
 from webhook_security.evidence import Evidence
 from webhook_security.following import Following
+from webhook_security.known import KnownDuplicates
 from webhook_security.limits import Limits
 from webhook_security.readmission import Readmissions
 from webhook_security.registry import Registry, unusable
@@ -34,8 +43,9 @@ from webhook_security.registry_snapshot import Snapshot
 from webhook_security.rotation import Rotations
 from webhook_security.secret_uses import SecretUses
 from webhook_security.secrets_servicer import SecretsAdministration
+from webhook_security.seen import Seen
 from webhook_security.servicer import AdmissionServicer
-from webhook_security.settings import DatabaseRegistrySection, SecuritySettings
+from webhook_security.settings import DatabaseRegistrySection, DeduplicationSection, SecuritySettings
 from webhook_security.stored_secrets import StoredSecrets
 from webhook_security.tenants import TenantKeys
 
@@ -69,7 +79,7 @@ async def running(settings: SecuritySettings) -> AsyncIterator[Running]:
         client = store.connect(webhook.redis)
         stack.push_async_callback(client.aclose)
         # Before any waiting: a missing key is told at once, whether Redis is there or not.
-        keyring = Keyring(client, webhook.encryption.master_key)
+        keyring = Keyring(client, webhook.encryption.master_key, Dictionaries(client, "events"))
         authenticator = Authenticator(
             client, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
         )
@@ -89,13 +99,18 @@ async def running(settings: SecuritySettings) -> AsyncIterator[Running]:
             await stack.enter_async_context(addresses.kept())
         evidence = Evidence.of(client, keyring, webhook.encryption.master_key, registry, security)
         await stack.enter_async_context(evidence.kept())
+        samples, trainer = _training(client, keyring, webhook.dictionaries)
         admission = Admission(
             registry,
             keyring,
             evidence.rejections,
             verifying=security.enable_signature_verification,
             addresses=addresses,
+            samples=samples,
+            known=_known(client, webhook.deduplication, webhook.consumer),
         )
+        if trainer is not None:
+            await stack.enter_async_context(_trained(trainer))
         limits = Limits(client, security) if security.enable_rate_limiting else None
         await stack.enter_async_context(_background(registry, keys))
         port = await stack.enter_async_context(
@@ -109,6 +124,7 @@ async def running(settings: SecuritySettings) -> AsyncIterator[Running]:
                     evidence=evidence,
                     api_keys=ApiKeys(client),
                     administered=administered,
+                    dictionaries=DictionaryAdministration(keyring, trainer),
                     settings=settings,
                 ),
                 authenticator=authenticator,
@@ -131,6 +147,7 @@ def _services(
     evidence: Evidence,
     api_keys: ApiKeys,
     administered: SecretsAdministration,
+    dictionaries: DictionaryAdministration,
     settings: SecuritySettings,
 ) -> list[Service]:
     verifying = settings.webhook.security.enable_signature_verification
@@ -138,7 +155,9 @@ def _services(
     questions = AdmissionServicer(
         admission, keys, registry, readmissions, limits=limits, audit=evidence.audit
     )
-    administration = SecurityAdminServicer(registry, api_keys, administered, evidence, verifying=verifying)
+    administration = SecurityAdminServicer(
+        registry, api_keys, administered, evidence, dictionaries, verifying=verifying
+    )
     if evidence.audit:
         service = security_admin_service_pb2.DESCRIPTOR.services_by_name["SecurityAdminService"]
         put_on_record(administration, service, evidence.audit)
@@ -154,6 +173,18 @@ def _services(
             Role.OPERATOR,
         ),
     ]
+
+
+def _known(
+    client: store.Client, section: DeduplicationSection, queue: PublishedQueue
+) -> KnownDuplicates | None:
+    if not section.bloom_filter_size:
+        return None
+    seen = Seen(
+        section.bloom_filter_size, section.bloom_filter_hash_funcs, section.bloom_filter_false_positive_rate
+    )
+    log.info("duplicates.filter", capacity=seen.capacity, size_bytes=seen.size_bytes)
+    return KnownDuplicates(client, Partitions(queue.stream, queue.partitions), seen)
 
 
 @asynccontextmanager
@@ -198,6 +229,25 @@ async def _rotated(
         with suppress(*REDIS_TROUBLE):
             await uses.save(registry.uses())
             await stored.leave()
+
+
+def _training(
+    client: store.Client, keyring: Keyring, section: DictionarySection
+) -> tuple[Samples | None, Trainer | None]:
+    if not section.training:
+        return None, None
+    samples = Samples(section.sample_memory)
+    rewrite = f"{event_samples.__name__}:{event_samples.rewritten.__name__}"
+    return samples, Trainer(client, keyring, samples, section, rewrite=rewrite, level=QUICK_LEVEL)
+
+
+@asynccontextmanager
+async def _trained(trainer: Trainer) -> AsyncIterator[None]:
+    task = asyncio.create_task(trainer.run())
+    try:
+        yield
+    finally:
+        await ended([task])
 
 
 @asynccontextmanager

@@ -125,16 +125,26 @@ def retry(
     cause: Cause = "",
     not_before: Since = "",
     everything: Annotated[bool, typer.Option("--all", help="All that can be tried.")] = False,
+    nonce: Annotated[
+        str,
+        typer.Option(
+            "--nonce",
+            help="A word of yours: let it in even if its sender delivered it since, once for each word.",
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Judge refused deliveries again, after the secret or the source was mended; what is believed comes in.
 
-    Signed times are held against the time at which a delivery came. To try twice does no harm.
+    Signed times are held against the time at which a delivery came. To try twice does no harm: what came in
+    by another way since is a duplicate, unless a nonce says that it is wanted all the same.
 
     Examples:
     - `webhook-cli rejected retry 019f0c1e-8c1d-7f3a-9a55-0d4a4f1f9d10`
 
     - `webhook-cli rejected retry --tool github --cause SIGNATURE_INVALID --since 2h`
+
+    - `webhook-cli rejected retry 019f0c1e-8c1d-7f3a-9a55-0d4a4f1f9d10 --nonce incident-1234`
     """
     if not (rejection_ids or tool or tenant or cause or not_before or everything):
         fail(
@@ -147,7 +157,7 @@ def retry(
 
     async def work(door: Door) -> list[ingest_admin_service_pb2.RetryResult]:
         ids = rejection_ids or await _chosen(door, _request(tool, tenant, cause, not_before, 1000))
-        return await _retried(door, list(dict.fromkeys(ids)))
+        return await _retried(door, list(dict.fromkeys(ids)), nonce)
 
     results = call(ctx, work, as_json=as_json)
     refused = [result for result in results if result.status.code]
@@ -176,13 +186,15 @@ async def _page(
         return await stub.ListRejections(request)
 
 
-async def _retried(door: Door, ids: list[str]) -> list[ingest_admin_service_pb2.RetryResult]:
+async def _retried(door: Door, ids: list[str], nonce: str) -> list[ingest_admin_service_pb2.RetryResult]:
     results: dict[str, ingest_admin_service_pb2.RetryResult] = {}
     left = ids
     async with door.open("gateway") as channel:
         stub = ingest_admin_service_pb2_grpc.IngestAdminServiceStub(channel)
         while left:
-            request = ingest_admin_service_pb2.RetryRejectionsRequest(rejection_ids=left[:_AT_ONCE])
+            request = ingest_admin_service_pb2.RetryRejectionsRequest(
+                rejection_ids=left[:_AT_ONCE], nonce=nonce
+            )
             answered = (await stub.RetryRejections(request)).results
             results |= {result.rejection_id: result for result in answered}
             # Large ones do not all fit into one call; at least the first of each does.

@@ -61,6 +61,7 @@ def send(
     """Send a webhook, signed as the tool signs: a sample, or a small example where it has none.
 
     Exit code 0 where all were accepted (duplicates too), 1 where one was refused, 3 where nobody answers.
+    Samples of GitHub and Jira say when they happened: sent once more they are duplicates, whatever their id.
 
     Examples:
     - `webhook-cli send github`

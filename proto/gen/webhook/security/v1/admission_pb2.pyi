@@ -37,6 +37,8 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """A handshake: answer, publish nothing."""
     OUTCOME_REFUSED: _Outcome.ValueType  # 4
     """Not let in. The sender is not told why."""
+    OUTCOME_DUPLICATE: _Outcome.ValueType  # 5
+    """Believed, and known to be in its stream already: acknowledge, publish nothing."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
 
@@ -49,6 +51,8 @@ OUTCOME_ANSWERED: Outcome.ValueType  # 3
 """A handshake: answer, publish nothing."""
 OUTCOME_REFUSED: Outcome.ValueType  # 4
 """Not let in. The sender is not told why."""
+OUTCOME_DUPLICATE: Outcome.ValueType  # 5
+"""Believed, and known to be in its stream already: acknowledge, publish nothing."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 class _Durability:
@@ -284,6 +288,10 @@ class Verdict(_message.Message):
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     SHAPED_FIELD_NUMBER: _builtins.int
+    BODY_DIGEST_FIELD_NUMBER: _builtins.int
+    REPLAY_KEY_FIELD_NUMBER: _builtins.int
+    REPLAY_WINDOW_FIELD_NUMBER: _builtins.int
+    FIRST_EVENT_ID_FIELD_NUMBER: _builtins.int
     outcome: Global___Outcome.ValueType
     refusal: Global___Refusal.ValueType
     """Set where the outcome is REFUSED."""
@@ -295,6 +303,16 @@ class Verdict(_message.Message):
     """How safe the event must be before its sender is told that it is; unspecified means fast."""
     shaped: _builtins.bool
     """Over a rate of its source, and let in all the same: its sender never sends again what is refused."""
+    body_digest: _builtins.str
+    """A short digest of the body, printable. Two deliveries of one dedup_key that differ in it are in conflict:
+    both are kept. Empty where the sender repeats an event in other words, or has no id but the body.
+    """
+    replay_key: _builtins.str
+    """A second dedup_key of the event, which no header can change: what is signed, in short. A delivery that has
+    it in common with one of another dedup_key is the same, sent again under another name. Empty: there is none.
+    """
+    first_event_id: _builtins.str
+    """Set where the outcome is DUPLICATE."""
     @_builtins.property
     def event(self) -> _event_pb2.SealedEvent:
         """Set where the outcome is ADMITTED or QUARANTINED."""
@@ -309,6 +327,8 @@ class Verdict(_message.Message):
     def retry_after(self) -> _duration_pb2.Duration:
         """Set where waiting helps."""
 
+    @_builtins.property
+    def replay_window(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
@@ -322,10 +342,14 @@ class Verdict(_message.Message):
         retry_after: _duration_pb2.Duration | None = ...,
         durability: Global___Durability.ValueType = ...,
         shaped: _builtins.bool = ...,
+        body_digest: _builtins.str = ...,
+        replay_key: _builtins.str = ...,
+        replay_window: _duration_pb2.Duration | None = ...,
+        first_event_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "dedup_window", b"dedup_window", "event", b"event", "retry_after", b"retry_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "dedup_window", b"dedup_window", "event", b"event", "replay_window", b"replay_window", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "dedup_key", b"dedup_key", "dedup_window", b"dedup_window", "durability", b"durability", "event", b"event", "occurrences_allowed", b"occurrences_allowed", "outcome", b"outcome", "refusal", b"refusal", "retry_after", b"retry_after", "shaped", b"shaped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "body_digest", b"body_digest", "dedup_key", b"dedup_key", "dedup_window", b"dedup_window", "durability", b"durability", "event", b"event", "first_event_id", b"first_event_id", "occurrences_allowed", b"occurrences_allowed", "outcome", b"outcome", "refusal", b"refusal", "replay_key", b"replay_key", "replay_window", b"replay_window", "retry_after", b"retry_after", "shaped", b"shaped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from webhook.security.v1 import source_pb2 as webhook_dot_security_dot_v1_dot_so
 from webhook.status.v1 import status_pb2 as webhook_dot_status_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+webhook/security/v1/admission_service.proto\x12\x13webhook.security.v1\x1a#webhook/security/v1/admission.proto\x1a webhook/security/v1/source.proto\x1a\x1ewebhook/status/v1/status.proto\"A\n\x0c\x41\x64mitRequest\x12\x31\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1d.webhook.security.v1.Delivery\"?\n\rAdmitResponse\x12.\n\x08verdicts\x18\x01 \x03(\x0b\x32\x1c.webhook.security.v1.Verdict\"\x19\n\x17ListEdgePoliciesRequest\"_\n\x18ListEdgePoliciesResponse\x12\x31\n\x08policies\x18\x01 \x03(\x0b\x32\x1f.webhook.security.v1.EdgePolicy\x12\x10\n\x08revision\x18\x02 \x01(\t\"K\n\x15ReportRefusalsRequest\x12\x32\n\x08refusals\x18\x01 \x03(\x0b\x32 .webhook.security.v1.EdgeRefusal\"y\n\x0b\x45\x64geRefusal\x12+\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1c.webhook.security.v1.Refusal\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12.\n\x07\x65xample\x18\x03 \x01(\x0b\x32\x1d.webhook.security.v1.Delivery\"\x18\n\x16ReportRefusalsResponse\"X\n\x0eReadmitRequest\x12\x15\n\rrejection_ids\x18\x01 \x03(\t\x12/\n\x08operator\x18\x02 \x01(\x0b\x32\x1d.webhook.security.v1.Operator\"+\n\x08Operator\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07tenants\x18\x02 \x03(\t\"I\n\x0fReadmitResponse\x12\x36\n\x0creadmissions\x18\x01 \x03(\x0b\x32 .webhook.security.v1.Readmission\"\x9b\x01\n\x0bReadmission\x12\x14\n\x0crejection_id\x18\x01 \x01(\t\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\x12-\n\x07verdict\x18\x03 \x01(\x0b\x32\x1c.webhook.security.v1.Verdict\x12\x18\n\x10settled_event_id\x18\x04 \x01(\t\"U\n\x19SettleReadmissionsRequest\x12\x38\n\x07settled\x18\x01 \x03(\x0b\x32\'.webhook.security.v1.SettledReadmission\"<\n\x12SettledReadmission\x12\x14\n\x0crejection_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\"\x1c\n\x1aSettleReadmissionsResponse2\x8b\x04\n\x10\x41\x64missionService\x12N\n\x05\x41\x64mit\x12!.webhook.security.v1.AdmitRequest\x1a\".webhook.security.v1.AdmitResponse\x12o\n\x10ListEdgePolicies\x12,.webhook.security.v1.ListEdgePoliciesRequest\x1a-.webhook.security.v1.ListEdgePoliciesResponse\x12i\n\x0eReportRefusals\x12*.webhook.security.v1.ReportRefusalsRequest\x1a+.webhook.security.v1.ReportRefusalsResponse\x12T\n\x07Readmit\x12#.webhook.security.v1.ReadmitRequest\x1a$.webhook.security.v1.ReadmitResponse\x12u\n\x12SettleReadmissions\x12..webhook.security.v1.SettleReadmissionsRequest\x1a/.webhook.security.v1.SettleReadmissionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+webhook/security/v1/admission_service.proto\x12\x13webhook.security.v1\x1a#webhook/security/v1/admission.proto\x1a webhook/security/v1/source.proto\x1a\x1ewebhook/status/v1/status.proto\"A\n\x0c\x41\x64mitRequest\x12\x31\n\ndeliveries\x18\x01 \x03(\x0b\x32\x1d.webhook.security.v1.Delivery\"?\n\rAdmitResponse\x12.\n\x08verdicts\x18\x01 \x03(\x0b\x32\x1c.webhook.security.v1.Verdict\"\x19\n\x17ListEdgePoliciesRequest\"_\n\x18ListEdgePoliciesResponse\x12\x31\n\x08policies\x18\x01 \x03(\x0b\x32\x1f.webhook.security.v1.EdgePolicy\x12\x10\n\x08revision\x18\x02 \x01(\t\"K\n\x15ReportRefusalsRequest\x12\x32\n\x08refusals\x18\x01 \x03(\x0b\x32 .webhook.security.v1.EdgeRefusal\"y\n\x0b\x45\x64geRefusal\x12+\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1c.webhook.security.v1.Refusal\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12.\n\x07\x65xample\x18\x03 \x01(\x0b\x32\x1d.webhook.security.v1.Delivery\"\x18\n\x16ReportRefusalsResponse\"g\n\x0eReadmitRequest\x12\x15\n\rrejection_ids\x18\x01 \x03(\t\x12/\n\x08operator\x18\x02 \x01(\x0b\x32\x1d.webhook.security.v1.Operator\x12\r\n\x05nonce\x18\x03 \x01(\t\"+\n\x08Operator\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07tenants\x18\x02 \x03(\t\"I\n\x0fReadmitResponse\x12\x36\n\x0creadmissions\x18\x01 \x03(\x0b\x32 .webhook.security.v1.Readmission\"\x9b\x01\n\x0bReadmission\x12\x14\n\x0crejection_id\x18\x01 \x01(\t\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\x12-\n\x07verdict\x18\x03 \x01(\x0b\x32\x1c.webhook.security.v1.Verdict\x12\x18\n\x10settled_event_id\x18\x04 \x01(\t\"U\n\x19SettleReadmissionsRequest\x12\x38\n\x07settled\x18\x01 \x03(\x0b\x32\'.webhook.security.v1.SettledReadmission\"<\n\x12SettledReadmission\x12\x14\n\x0crejection_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\"\x1c\n\x1aSettleReadmissionsResponse\"J\n\x16ReportConflictsRequest\x12\x30\n\tconflicts\x18\x01 \x03(\x0b\x32\x1d.webhook.security.v1.Conflict\"R\n\x08\x43onflict\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x16\n\x0e\x66irst_event_id\x18\x04 \x01(\t\"\x19\n\x17ReportConflictsResponse2\xf9\x04\n\x10\x41\x64missionService\x12N\n\x05\x41\x64mit\x12!.webhook.security.v1.AdmitRequest\x1a\".webhook.security.v1.AdmitResponse\x12o\n\x10ListEdgePolicies\x12,.webhook.security.v1.ListEdgePoliciesRequest\x1a-.webhook.security.v1.ListEdgePoliciesResponse\x12i\n\x0eReportRefusals\x12*.webhook.security.v1.ReportRefusalsRequest\x1a+.webhook.security.v1.ReportRefusalsResponse\x12T\n\x07Readmit\x12#.webhook.security.v1.ReadmitRequest\x1a$.webhook.security.v1.ReadmitResponse\x12u\n\x12SettleReadmissions\x12..webhook.security.v1.SettleReadmissionsRequest\x1a/.webhook.security.v1.SettleReadmissionsResponse\x12l\n\x0fReportConflicts\x12+.webhook.security.v1.ReportConflictsRequest\x1a,.webhook.security.v1.ReportConflictsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,19 +49,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTREFUSALSRESPONSE']._serialized_start=627
   _globals['_REPORTREFUSALSRESPONSE']._serialized_end=651
   _globals['_READMITREQUEST']._serialized_start=653
-  _globals['_READMITREQUEST']._serialized_end=741
-  _globals['_OPERATOR']._serialized_start=743
-  _globals['_OPERATOR']._serialized_end=786
-  _globals['_READMITRESPONSE']._serialized_start=788
-  _globals['_READMITRESPONSE']._serialized_end=861
-  _globals['_READMISSION']._serialized_start=864
-  _globals['_READMISSION']._serialized_end=1019
-  _globals['_SETTLEREADMISSIONSREQUEST']._serialized_start=1021
-  _globals['_SETTLEREADMISSIONSREQUEST']._serialized_end=1106
-  _globals['_SETTLEDREADMISSION']._serialized_start=1108
-  _globals['_SETTLEDREADMISSION']._serialized_end=1168
-  _globals['_SETTLEREADMISSIONSRESPONSE']._serialized_start=1170
-  _globals['_SETTLEREADMISSIONSRESPONSE']._serialized_end=1198
-  _globals['_ADMISSIONSERVICE']._serialized_start=1201
-  _globals['_ADMISSIONSERVICE']._serialized_end=1724
+  _globals['_READMITREQUEST']._serialized_end=756
+  _globals['_OPERATOR']._serialized_start=758
+  _globals['_OPERATOR']._serialized_end=801
+  _globals['_READMITRESPONSE']._serialized_start=803
+  _globals['_READMITRESPONSE']._serialized_end=876
+  _globals['_READMISSION']._serialized_start=879
+  _globals['_READMISSION']._serialized_end=1034
+  _globals['_SETTLEREADMISSIONSREQUEST']._serialized_start=1036
+  _globals['_SETTLEREADMISSIONSREQUEST']._serialized_end=1121
+  _globals['_SETTLEDREADMISSION']._serialized_start=1123
+  _globals['_SETTLEDREADMISSION']._serialized_end=1183
+  _globals['_SETTLEREADMISSIONSRESPONSE']._serialized_start=1185
+  _globals['_SETTLEREADMISSIONSRESPONSE']._serialized_end=1213
+  _globals['_REPORTCONFLICTSREQUEST']._serialized_start=1215
+  _globals['_REPORTCONFLICTSREQUEST']._serialized_end=1289
+  _globals['_CONFLICT']._serialized_start=1291
+  _globals['_CONFLICT']._serialized_end=1373
+  _globals['_REPORTCONFLICTSRESPONSE']._serialized_start=1375
+  _globals['_REPORTCONFLICTSRESPONSE']._serialized_end=1400
+  _globals['_ADMISSIONSERVICE']._serialized_start=1403
+  _globals['_ADMISSIONSERVICE']._serialized_end=2036
 # @@protoc_insertion_point(module_scope)

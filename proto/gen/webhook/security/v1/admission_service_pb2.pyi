@@ -174,6 +174,11 @@ class ReadmitRequest(_message.Message):
 
     REJECTION_IDS_FIELD_NUMBER: _builtins.int
     OPERATOR_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.str
+    """Of ^[A-Za-z0-9_-]{1,64}$: what is believed passes as an event of its own, once for each nonce, even if the
+    sender has delivered it since. Empty: then it is a duplicate.
+    """
     @_builtins.property
     def rejection_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 64."""
@@ -187,10 +192,11 @@ class ReadmitRequest(_message.Message):
         *,
         rejection_ids: _abc.Iterable[_builtins.str] | None = ...,
         operator: Global___Operator | None = ...,
+        nonce: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator", "rejection_ids", b"rejection_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "operator", b"operator", "rejection_ids", b"rejection_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -342,3 +348,72 @@ class SettleReadmissionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SettleReadmissionsResponse: _TypeAlias = SettleReadmissionsResponse  # noqa: Y015
+
+@_typing.final
+class ReportConflictsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conflict]:
+        """At most 256."""
+
+    def __init__(
+        self,
+        *,
+        conflicts: _abc.Iterable[Global___Conflict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportConflictsRequest: _TypeAlias = ReportConflictsRequest  # noqa: Y015
+
+@_typing.final
+class Conflict(_message.Message):
+    """Two events that their sender calls the same, and that are not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    FIRST_EVENT_ID_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    tool: _builtins.str
+    event_id: _builtins.str
+    """The later one."""
+    first_event_id: _builtins.str
+    """The first one."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        first_event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "first_event_id", b"first_event_id", "tenant", b"tenant", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Conflict: _TypeAlias = Conflict  # noqa: Y015
+
+@_typing.final
+class ReportConflictsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportConflictsResponse: _TypeAlias = ReportConflictsResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class AdmissionServiceStub:
                 request_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsRequest.SerializeToString,
                 response_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsResponse.FromString,
                 _registered_method=True)
+        self.ReportConflicts = channel.unary_unary(
+                '/webhook.security.v1.AdmissionService/ReportConflicts',
+                request_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportConflictsRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportConflictsResponse.FromString,
+                _registered_method=True)
 
 
 class AdmissionServiceServicer:
@@ -103,6 +108,13 @@ class AdmissionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportConflicts(self, request, context):
+        """Tells of deliveries that came under the id of an event with another body, so that they go on record.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdmissionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +142,11 @@ def add_AdmissionServiceServicer_to_server(servicer, server):
                     servicer.SettleReadmissions,
                     request_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsRequest.FromString,
                     response_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsResponse.SerializeToString,
+            ),
+            'ReportConflicts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportConflicts,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportConflictsRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportConflictsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +285,33 @@ class AdmissionService:
             '/webhook.security.v1.AdmissionService/SettleReadmissions',
             webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsRequest.SerializeToString,
             webhook_dot_security_dot_v1_dot_admission__service__pb2.SettleReadmissionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportConflicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.AdmissionService/ReportConflicts',
+            webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportConflictsRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_admission__service__pb2.ReportConflictsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,8 @@ class AdmissionServiceStub:
     """
     SettleReadmissions: _grpc.UnaryUnaryMultiCallable[_admission_service_pb2.SettleReadmissionsRequest, _admission_service_pb2.SettleReadmissionsResponse]
     """Readmitted deliveries are in their stream now: they need not be kept any longer. May be repeated."""
+    ReportConflicts: _grpc.UnaryUnaryMultiCallable[_admission_service_pb2.ReportConflictsRequest, _admission_service_pb2.ReportConflictsResponse]
+    """Tells of deliveries that came under the id of an event with another body, so that they go on record."""
 
 @_typing.type_check_only
 class AdmissionServiceAsyncStub(AdmissionServiceStub):
@@ -67,6 +69,8 @@ class AdmissionServiceAsyncStub(AdmissionServiceStub):
     """
     SettleReadmissions: _aio.UnaryUnaryMultiCallable[_admission_service_pb2.SettleReadmissionsRequest, _admission_service_pb2.SettleReadmissionsResponse]  # type: ignore[assignment]
     """Readmitted deliveries are in their stream now: they need not be kept any longer. May be repeated."""
+    ReportConflicts: _aio.UnaryUnaryMultiCallable[_admission_service_pb2.ReportConflictsRequest, _admission_service_pb2.ReportConflictsResponse]  # type: ignore[assignment]
+    """Tells of deliveries that came under the id of an event with another body, so that they go on record."""
 
 class AdmissionServiceServicer(metaclass=_abc_1.ABCMeta):
     """The gateway's questions. Only the house's internal credential may ask."""
@@ -114,5 +118,13 @@ class AdmissionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admission_service_pb2.SettleReadmissionsResponse, _abc.Awaitable[_admission_service_pb2.SettleReadmissionsResponse]]:
         """Readmitted deliveries are in their stream now: they need not be kept any longer. May be repeated."""
+
+    @_abc_1.abstractmethod
+    def ReportConflicts(
+        self,
+        request: _admission_service_pb2.ReportConflictsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_service_pb2.ReportConflictsResponse, _abc.Awaitable[_admission_service_pb2.ReportConflictsResponse]]:
+        """Tells of deliveries that came under the id of an event with another body, so that they go on record."""
 
 def add_AdmissionServiceServicer_to_server(servicer: AdmissionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

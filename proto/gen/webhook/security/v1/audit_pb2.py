@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from webhook.security.v1 import admission_pb2 as webhook_dot_security_dot_v1_dot_admission__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwebhook/security/v1/audit.proto\x12\x13webhook.security.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#webhook/security/v1/admission.proto\"\x86\x01\n\nAuditEntry\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x15\n\rprevious_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\x12\x30\n\x06record\x18\x05 \x01(\x0b\x32 .webhook.security.v1.AuditRecord\"\xcf\x03\n\x0b\x41uditRecord\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06writer\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x34\n\x07\x64\x65nials\x18\x05 \x01(\x0b\x32!.webhook.security.v1.AuditDenialsH\x00\x12:\n\nadmissions\x18\x06 \x01(\x0b\x32$.webhook.security.v1.AuditAdmissionsH\x00\x12\x39\n\nadmin_call\x18\x07 \x01(\x0b\x32#.webhook.security.v1.AuditAdminCallH\x00\x12\x32\n\x06\x63hange\x18\x08 \x01(\x0b\x32 .webhook.security.v1.AuditChangeH\x00\x12.\n\x04loss\x18\t \x01(\x0b\x32\x1e.webhook.security.v1.AuditLossH\x00\x12;\n\x0b\x63hain_start\x18\n \x01(\x0b\x32$.webhook.security.v1.AuditChainStartH\x00\x12\x0e\n\x06number\x18\x0b \x01(\x03\x42\x06\n\x04\x66\x61\x63t\"p\n\x0c\x41uditDenials\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12+\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x1c.webhook.security.v1.Refusal\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x16\n\x0epeer_addresses\x18\x04 \x03(\t\"i\n\x0f\x41uditAdmissions\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x18\n\x10\x65vent_ids_sha256\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66irst_event_id\x18\x03 \x01(\t\x12\x15\n\rlast_event_id\x18\x04 \x01(\t\"\xb4\x01\n\x0e\x41uditAdminCall\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x41\n\x07subject\x18\x04 \x03(\x0b\x32\x30.webhook.security.v1.AuditAdminCall.SubjectEntry\x1a.\n\x0cSubjectEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"`\n\x0b\x41uditChange\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.webhook.security.v1.AuditChangeKind\x12\r\n\x05names\x18\x02 \x03(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x1a\n\tAuditLoss\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\"h\n\x0f\x41uditChainStart\x12:\n\x06reason\x18\x01 \x01(\x0e\x32*.webhook.security.v1.AuditChainStartReason\x12\x19\n\x11\x65xpected_sequence\x18\x02 \x01(\x03\"}\n\x0c\x41uditFinding\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.webhook.security.v1.AuditFindingKind\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t*r\n\x0f\x41uditChangeKind\x12!\n\x1d\x41UDIT_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41UDIT_CHANGE_KIND_STARTED\x10\x01\x12\x1d\n\x19\x41UDIT_CHANGE_KIND_SOURCES\x10\x02*\xb5\x01\n\x15\x41uditChainStartReason\x12(\n$AUDIT_CHAIN_START_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x41UDIT_CHAIN_START_REASON_NEW\x10\x01\x12)\n%AUDIT_CHAIN_START_REASON_HEAD_INVALID\x10\x02\x12%\n!AUDIT_CHAIN_START_REASON_SET_BACK\x10\x03*\xaf\x02\n\x10\x41uditFindingKind\x12\"\n\x1e\x41UDIT_FINDING_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41UDIT_FINDING_KIND_CHANGED\x10\x01\x12\x1e\n\x1a\x41UDIT_FINDING_KIND_REMOVED\x10\x02\x12\x1f\n\x1b\x41UDIT_FINDING_KIND_INSERTED\x10\x03\x12\x1c\n\x18\x41UDIT_FINDING_KIND_MOVED\x10\x04\x12\x1f\n\x1b\x41UDIT_FINDING_KIND_UNLINKED\x10\x05\x12\x1a\n\x16\x41UDIT_FINDING_KIND_END\x10\x06\x12\x1b\n\x17\x41UDIT_FINDING_KIND_SEAL\x10\x07\x12\x1e\n\x1a\x41UDIT_FINDING_KIND_RESUMED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwebhook/security/v1/audit.proto\x12\x13webhook.security.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#webhook/security/v1/admission.proto\"\x86\x01\n\nAuditEntry\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x15\n\rprevious_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\x12\x30\n\x06record\x18\x05 \x01(\x0b\x32 .webhook.security.v1.AuditRecord\"\x87\x04\n\x0b\x41uditRecord\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06writer\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x34\n\x07\x64\x65nials\x18\x05 \x01(\x0b\x32!.webhook.security.v1.AuditDenialsH\x00\x12:\n\nadmissions\x18\x06 \x01(\x0b\x32$.webhook.security.v1.AuditAdmissionsH\x00\x12\x39\n\nadmin_call\x18\x07 \x01(\x0b\x32#.webhook.security.v1.AuditAdminCallH\x00\x12\x32\n\x06\x63hange\x18\x08 \x01(\x0b\x32 .webhook.security.v1.AuditChangeH\x00\x12.\n\x04loss\x18\t \x01(\x0b\x32\x1e.webhook.security.v1.AuditLossH\x00\x12;\n\x0b\x63hain_start\x18\n \x01(\x0b\x32$.webhook.security.v1.AuditChainStartH\x00\x12\x36\n\x08\x63onflict\x18\x0c \x01(\x0b\x32\".webhook.security.v1.AuditConflictH\x00\x12\x0e\n\x06number\x18\x0b \x01(\x03\x42\x06\n\x04\x66\x61\x63t\"p\n\x0c\x41uditDenials\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12+\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x1c.webhook.security.v1.Refusal\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x16\n\x0epeer_addresses\x18\x04 \x03(\t\"i\n\x0f\x41uditAdmissions\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x18\n\x10\x65vent_ids_sha256\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66irst_event_id\x18\x03 \x01(\t\x12\x15\n\rlast_event_id\x18\x04 \x01(\t\"G\n\rAuditConflict\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x16\n\x0e\x66irst_event_id\x18\x03 \x01(\t\"\xb4\x01\n\x0e\x41uditAdminCall\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x41\n\x07subject\x18\x04 \x03(\x0b\x32\x30.webhook.security.v1.AuditAdminCall.SubjectEntry\x1a.\n\x0cSubjectEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"`\n\x0b\x41uditChange\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.webhook.security.v1.AuditChangeKind\x12\r\n\x05names\x18\x02 \x03(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x1a\n\tAuditLoss\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\"h\n\x0f\x41uditChainStart\x12:\n\x06reason\x18\x01 \x01(\x0e\x32*.webhook.security.v1.AuditChainStartReason\x12\x19\n\x11\x65xpected_sequence\x18\x02 \x01(\x03\"}\n\x0c\x41uditFinding\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.webhook.security.v1.AuditFindingKind\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t*r\n\x0f\x41uditChangeKind\x12!\n\x1d\x41UDIT_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41UDIT_CHANGE_KIND_STARTED\x10\x01\x12\x1d\n\x19\x41UDIT_CHANGE_KIND_SOURCES\x10\x02*\xb5\x01\n\x15\x41uditChainStartReason\x12(\n$AUDIT_CHAIN_START_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x41UDIT_CHAIN_START_REASON_NEW\x10\x01\x12)\n%AUDIT_CHAIN_START_REASON_HEAD_INVALID\x10\x02\x12%\n!AUDIT_CHAIN_START_REASON_SET_BACK\x10\x03*\xaf\x02\n\x10\x41uditFindingKind\x12\"\n\x1e\x41UDIT_FINDING_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41UDIT_FINDING_KIND_CHANGED\x10\x01\x12\x1e\n\x1a\x41UDIT_FINDING_KIND_REMOVED\x10\x02\x12\x1f\n\x1b\x41UDIT_FINDING_KIND_INSERTED\x10\x03\x12\x1c\n\x18\x41UDIT_FINDING_KIND_MOVED\x10\x04\x12\x1f\n\x1b\x41UDIT_FINDING_KIND_UNLINKED\x10\x05\x12\x1a\n\x16\x41UDIT_FINDING_KIND_END\x10\x06\x12\x1b\n\x17\x41UDIT_FINDING_KIND_SEAL\x10\x07\x12\x1e\n\x1a\x41UDIT_FINDING_KIND_RESUMED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,30 +35,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUDITADMINCALL_SUBJECTENTRY']._loaded_options = None
   _globals['_AUDITADMINCALL_SUBJECTENTRY']._serialized_options = b'8\001'
-  _globals['_AUDITCHANGEKIND']._serialized_start=1492
-  _globals['_AUDITCHANGEKIND']._serialized_end=1606
-  _globals['_AUDITCHAINSTARTREASON']._serialized_start=1609
-  _globals['_AUDITCHAINSTARTREASON']._serialized_end=1790
-  _globals['_AUDITFINDINGKIND']._serialized_start=1793
-  _globals['_AUDITFINDINGKIND']._serialized_end=2096
+  _globals['_AUDITCHANGEKIND']._serialized_start=1621
+  _globals['_AUDITCHANGEKIND']._serialized_end=1735
+  _globals['_AUDITCHAINSTARTREASON']._serialized_start=1738
+  _globals['_AUDITCHAINSTARTREASON']._serialized_end=1919
+  _globals['_AUDITFINDINGKIND']._serialized_start=1922
+  _globals['_AUDITFINDINGKIND']._serialized_end=2225
   _globals['_AUDITENTRY']._serialized_start=127
   _globals['_AUDITENTRY']._serialized_end=261
   _globals['_AUDITRECORD']._serialized_start=264
-  _globals['_AUDITRECORD']._serialized_end=727
-  _globals['_AUDITDENIALS']._serialized_start=729
-  _globals['_AUDITDENIALS']._serialized_end=841
-  _globals['_AUDITADMISSIONS']._serialized_start=843
-  _globals['_AUDITADMISSIONS']._serialized_end=948
-  _globals['_AUDITADMINCALL']._serialized_start=951
-  _globals['_AUDITADMINCALL']._serialized_end=1131
-  _globals['_AUDITADMINCALL_SUBJECTENTRY']._serialized_start=1085
-  _globals['_AUDITADMINCALL_SUBJECTENTRY']._serialized_end=1131
-  _globals['_AUDITCHANGE']._serialized_start=1133
-  _globals['_AUDITCHANGE']._serialized_end=1229
-  _globals['_AUDITLOSS']._serialized_start=1231
-  _globals['_AUDITLOSS']._serialized_end=1257
-  _globals['_AUDITCHAINSTART']._serialized_start=1259
-  _globals['_AUDITCHAINSTART']._serialized_end=1363
-  _globals['_AUDITFINDING']._serialized_start=1365
-  _globals['_AUDITFINDING']._serialized_end=1490
+  _globals['_AUDITRECORD']._serialized_end=783
+  _globals['_AUDITDENIALS']._serialized_start=785
+  _globals['_AUDITDENIALS']._serialized_end=897
+  _globals['_AUDITADMISSIONS']._serialized_start=899
+  _globals['_AUDITADMISSIONS']._serialized_end=1004
+  _globals['_AUDITCONFLICT']._serialized_start=1006
+  _globals['_AUDITCONFLICT']._serialized_end=1077
+  _globals['_AUDITADMINCALL']._serialized_start=1080
+  _globals['_AUDITADMINCALL']._serialized_end=1260
+  _globals['_AUDITADMINCALL_SUBJECTENTRY']._serialized_start=1214
+  _globals['_AUDITADMINCALL_SUBJECTENTRY']._serialized_end=1260
+  _globals['_AUDITCHANGE']._serialized_start=1262
+  _globals['_AUDITCHANGE']._serialized_end=1358
+  _globals['_AUDITLOSS']._serialized_start=1360
+  _globals['_AUDITLOSS']._serialized_end=1386
+  _globals['_AUDITCHAINSTART']._serialized_start=1388
+  _globals['_AUDITCHAINSTART']._serialized_end=1492
+  _globals['_AUDITFINDING']._serialized_start=1494
+  _globals['_AUDITFINDING']._serialized_end=1619
 # @@protoc_insertion_point(module_scope)

@@ -168,6 +168,7 @@ class AuditRecord(_message.Message):
     CHANGE_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     CHAIN_START_FIELD_NUMBER: _builtins.int
+    CONFLICT_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Where in the chain it was put; an entry that stands elsewhere was moved."""
@@ -191,6 +192,8 @@ class AuditRecord(_message.Message):
     def loss(self) -> Global___AuditLoss: ...
     @_builtins.property
     def chain_start(self) -> Global___AuditChainStart: ...
+    @_builtins.property
+    def conflict(self) -> Global___AuditConflict: ...
     def __init__(
         self,
         *,
@@ -204,13 +207,14 @@ class AuditRecord(_message.Message):
         change: Global___AuditChange | None = ...,
         loss: Global___AuditLoss | None = ...,
         chain_start: Global___AuditChainStart | None = ...,
+        conflict: Global___AuditConflict | None = ...,
         number: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admin_call", b"admin_call", "admissions", b"admissions", "chain_start", b"chain_start", "change", b"change", "denials", b"denials", "fact", b"fact", "loss", b"loss", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admin_call", b"admin_call", "admissions", b"admissions", "chain_start", b"chain_start", "change", b"change", "conflict", b"conflict", "denials", b"denials", "fact", b"fact", "loss", b"loss", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_call", b"admin_call", "admissions", b"admissions", "chain_start", b"chain_start", "change", b"change", "denials", b"denials", "fact", b"fact", "loss", b"loss", "number", b"number", "sequence", b"sequence", "tenant", b"tenant", "time", b"time", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_call", b"admin_call", "admissions", b"admissions", "chain_start", b"chain_start", "change", b"change", "conflict", b"conflict", "denials", b"denials", "fact", b"fact", "loss", b"loss", "number", b"number", "sequence", b"sequence", "tenant", b"tenant", "time", b"time", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["denials", "admissions", "admin_call", "change", "loss", "chain_start"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["denials", "admissions", "admin_call", "change", "loss", "chain_start", "conflict"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 
@@ -279,6 +283,33 @@ class AuditAdmissions(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditAdmissions: _TypeAlias = AuditAdmissions  # noqa: Y015
+
+@_typing.final
+class AuditConflict(_message.Message):
+    """Two deliveries of one id and of different bodies; both were taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    FIRST_EVENT_ID_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    event_id: _builtins.str
+    first_event_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        tool: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        first_event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "first_event_id", b"first_event_id", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditConflict: _TypeAlias = AuditConflict  # noqa: Y015
 
 @_typing.final
 class AuditAdminCall(_message.Message):

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from webhook.dictionary.v1 import dictionary_pb2 as _dictionary_pb2
 from webhook.event.v1 import event_pb2 as _event_pb2
 from webhook.security.v1 import admission_pb2 as _admission_pb2
 from webhook.security.v1 import audit_pb2 as _audit_pb2
@@ -788,3 +789,87 @@ class TrimAuditResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrimAuditResponse: _TypeAlias = TrimAuditResponse  # noqa: Y015
+
+@_typing.final
+class ListDictionariesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty: every tenant of the credential."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDictionariesRequest: _TypeAlias = ListDictionariesRequest  # noqa: Y015
+
+@_typing.final
+class ListDictionariesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DICTIONARIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dictionaries(self) -> _containers.RepeatedCompositeFieldContainer[_dictionary_pb2.Dictionary]: ...
+    def __init__(
+        self,
+        *,
+        dictionaries: _abc.Iterable[_dictionary_pb2.Dictionary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dictionaries", b"dictionaries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDictionariesResponse: _TypeAlias = ListDictionariesResponse  # noqa: Y015
+
+@_typing.final
+class TrainDictionaryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty: the credential's own."""
+    name: _builtins.str
+    """The source: "github"."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainDictionaryRequest: _TypeAlias = TrainDictionaryRequest  # noqa: Y015
+
+@_typing.final
+class TrainDictionaryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training(self) -> _dictionary_pb2.Training: ...
+    def __init__(
+        self,
+        *,
+        training: _dictionary_pb2.Training | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training", b"training"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training", b"training"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainDictionaryResponse: _TypeAlias = TrainDictionaryResponse  # noqa: Y015

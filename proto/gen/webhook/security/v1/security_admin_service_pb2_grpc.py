@@ -100,6 +100,16 @@ class SecurityAdminServiceStub:
                 request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditRequest.SerializeToString,
                 response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditResponse.FromString,
                 _registered_method=True)
+        self.ListDictionaries = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/ListDictionaries',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListDictionariesRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListDictionariesResponse.FromString,
+                _registered_method=True)
+        self.TrainDictionary = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/TrainDictionary',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryResponse.FromString,
+                _registered_method=True)
 
 
 class SecurityAdminServiceServicer:
@@ -205,6 +215,22 @@ class SecurityAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDictionaries(self, request, context):
+        """The dictionaries that compress events, in order of tenant, name and generation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TrainDictionary(self, request, context):
+        """Trains a dictionary of a source now, on what this replica has seen of it, and lets the better one win.
+        Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
+        ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SecurityAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -272,6 +298,16 @@ def add_SecurityAdminServiceServicer_to_server(servicer, server):
                     servicer.TrimAudit,
                     request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditRequest.FromString,
                     response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditResponse.SerializeToString,
+            ),
+            'ListDictionaries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDictionaries,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListDictionariesRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListDictionariesResponse.SerializeToString,
+            ),
+            'TrainDictionary': grpc.unary_unary_rpc_method_handler(
+                    servicer.TrainDictionary,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -626,6 +662,60 @@ class SecurityAdminService:
             '/webhook.security.v1.SecurityAdminService/TrimAudit',
             webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditRequest.SerializeToString,
             webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrimAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDictionaries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/ListDictionaries',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListDictionariesRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ListDictionariesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrainDictionary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/TrainDictionary',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,13 @@ class SecurityAdminServiceStub:
     """Lets go of the oldest entries, after they were exported; the seal moves with them. Needs a
     credential for all tenants. Errors: FAILED_PRECONDITION/AUDIT_ENTRY_DIFFERS.
     """
+    ListDictionaries: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.ListDictionariesRequest, _security_admin_service_pb2.ListDictionariesResponse]
+    """The dictionaries that compress events, in order of tenant, name and generation."""
+    TrainDictionary: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.TrainDictionaryRequest, _security_admin_service_pb2.TrainDictionaryResponse]
+    """Trains a dictionary of a source now, on what this replica has seen of it, and lets the better one win.
+    Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
+    ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
+    """
 
 @_typing.type_check_only
 class SecurityAdminServiceAsyncStub(SecurityAdminServiceStub):
@@ -114,6 +121,13 @@ class SecurityAdminServiceAsyncStub(SecurityAdminServiceStub):
     TrimAudit: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.TrimAuditRequest, _security_admin_service_pb2.TrimAuditResponse]  # type: ignore[assignment]
     """Lets go of the oldest entries, after they were exported; the seal moves with them. Needs a
     credential for all tenants. Errors: FAILED_PRECONDITION/AUDIT_ENTRY_DIFFERS.
+    """
+    ListDictionaries: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.ListDictionariesRequest, _security_admin_service_pb2.ListDictionariesResponse]  # type: ignore[assignment]
+    """The dictionaries that compress events, in order of tenant, name and generation."""
+    TrainDictionary: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.TrainDictionaryRequest, _security_admin_service_pb2.TrainDictionaryResponse]  # type: ignore[assignment]
+    """Trains a dictionary of a source now, on what this replica has seen of it, and lets the better one win.
+    Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
+    ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
     """
 
 class SecurityAdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -233,6 +247,25 @@ class SecurityAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_security_admin_service_pb2.TrimAuditResponse, _abc.Awaitable[_security_admin_service_pb2.TrimAuditResponse]]:
         """Lets go of the oldest entries, after they were exported; the seal moves with them. Needs a
         credential for all tenants. Errors: FAILED_PRECONDITION/AUDIT_ENTRY_DIFFERS.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDictionaries(
+        self,
+        request: _security_admin_service_pb2.ListDictionariesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.ListDictionariesResponse, _abc.Awaitable[_security_admin_service_pb2.ListDictionariesResponse]]:
+        """The dictionaries that compress events, in order of tenant, name and generation."""
+
+    @_abc_1.abstractmethod
+    def TrainDictionary(
+        self,
+        request: _security_admin_service_pb2.TrainDictionaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.TrainDictionaryResponse, _abc.Awaitable[_security_admin_service_pb2.TrainDictionaryResponse]]:
+        """Trains a dictionary of a source now, on what this replica has seen of it, and lets the better one win.
+        Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
+        ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
         """
 
 def add_SecurityAdminServiceServicer_to_server(servicer: SecurityAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
