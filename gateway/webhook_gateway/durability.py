@@ -8,17 +8,15 @@ nothing, and its wait would vouch for nothing; therefore a small write of our ow
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
-from webhook_shared.redis import Client, ResponseError
+from webhook_shared.redis import Client, Server, look
 
 log = structlog.get_logger()
 
-# In the slot of the stream, whose event it stands behind.
-MARKER = "durability:{webhook-events}"
 # Once replicas have not kept up, the next batches don't wait as long again; neither do their neighbours.
 IMPATIENT_S = 0.05
 # So old may what is known of the server be: it may be another one by now, or have been set otherwise.
@@ -36,6 +34,16 @@ class Durability(IntEnum):
 Commands = Mapping[Durability, Sequence[Any]]
 
 
+def marker(stream: str) -> str:
+    """The key that is written behind the events of a stream, in its slot."""
+    return f"durability:{{{stream}}}"
+
+
+def marked(commands: Commands) -> Callable[[str], Sequence[Sequence[Any]]]:
+    """These commands behind a write of our own, in the slot of the stream that a connection wrote to."""
+    return lambda stream: (("SET", marker(stream), b"1"), *commands.values())
+
+
 class Assurance:
     """Has Redis say how safe a batch is.
 
@@ -50,21 +58,22 @@ class Assurance:
         self._replicas = replicas
         self._timeout_s = timeout_s
         self._replicas_are_late = False
-        self._fsync = _Fsync(waits=False, always=False)
+        self._server: Server | None = None
         self._asked_at_s = float("-inf")
 
-    async def probe(self) -> None:
+    async def probe(self) -> Server:
         """Find out what this server can say, and tell the log.
 
         Raises:
             REDIS_TROUBLE: It does not answer.
         """
-        self._fsync = await _fsync_of(self._redis)
+        self._server = await look(self._redis)
         self._asked_at_s = time.monotonic()
-        log.info("durability.known", replicated=f"WAIT {self._replicas}", fsynced=str(self._fsync))
+        log.info("durability.known", replicated=f"WAIT {self._replicas}", fsynced=_how(self._server))
+        return self._server
 
     async def commands(self, asked: Collection[int]) -> Commands:
-        """What is to follow a batch whose events ask for this, `MARKER`'s write before it.
+        """What is to follow a batch whose events ask for this, behind a `marker`.
 
         Raises:
             REDIS_TROUBLE: The server does not answer.
@@ -74,78 +83,68 @@ class Assurance:
             patience_s = min(IMPATIENT_S, self._timeout_s) if self._replicas_are_late else self._timeout_s
             found[Durability.REPLICATED] = ("WAIT", self._replicas, _milliseconds(patience_s))
         if Durability.FSYNCED in asked:
-            if time.monotonic() - self._asked_at_s > KNOWN_FOR_S:
-                await self.probe()
-                if not any(self._fsync):
-                    log.error("durability.impossible", durability="fsynced", consequence="answered 503")
-            if self._fsync.waits:
+            server = await self._known_server()
+            if server.waits_for_disk:
                 found[Durability.FSYNCED] = ("WAITAOF", 1, 0, _milliseconds(self._timeout_s))
         return found
 
-    def reached(self, asked: Collection[int], commands: Commands, replies: Sequence[object]) -> set[int]:
-        """Which of what was asked for is so.
+    async def _known_server(self) -> Server:
+        if self._server is None or time.monotonic() - self._asked_at_s > KNOWN_FOR_S:
+            self._server = await self.probe()
+            if not (self._server.waits_for_disk or self._server.always_on_disk):
+                log.error("durability.impossible", durability="fsynced", consequence="answered 503")
+        return self._server
+
+    def reached(
+        self, asked: Collection[int], commands: Commands, told: Sequence[Sequence[object]]
+    ) -> set[int]:
+        """Which of what was asked for is so, at every server that took events of the batch.
 
         Args:
             asked: By the events of the batch.
             commands: That followed it.
-            replies: To them, in order.
+            told: The replies to the marker and to them, per connection.
         """
-        told = dict(zip(commands, replies, strict=True))
-        reached = set()
+        # Without commands it is known beforehand; with commands and no reply nothing is.
+        replies = [told_by[1:] for told_by in told] if commands else [()]
+        if not replies:
+            return set()
+        reached = set(asked).intersection(
+            *(self._told(dict(zip(commands, each, strict=True))) for each in replies)
+        )
         if Durability.REPLICATED in asked:
-            count = told[Durability.REPLICATED]
-            self._replicas_are_late = not (isinstance(count, int) and count >= self._replicas)
-            if not self._replicas_are_late:
-                reached.add(int(Durability.REPLICATED))
-        if Durability.FSYNCED in asked and self._is_fsynced(told.get(Durability.FSYNCED)):
-            reached.add(int(Durability.FSYNCED))
+            self._replicas_are_late = Durability.REPLICATED not in reached
         return reached
 
-    def _is_fsynced(self, reply: object) -> bool:
-        if isinstance(reply, list):
-            return bool(reply) and isinstance(reply[0], int) and reply[0] >= 1
-        return reply is None and self._fsync.always
+    def _told(self, replies: Mapping[Durability, object]) -> set[int]:
+        """What one server vouches for."""
+        reached = set()
+        count = replies.get(Durability.REPLICATED)
+        if isinstance(count, int) and count >= self._replicas:
+            reached.add(int(Durability.REPLICATED))
+        synced = replies.get(Durability.FSYNCED)
+        if _is_positive(synced) or (
+            synced is None and self._server is not None and self._server.always_on_disk
+        ):
+            reached.add(int(Durability.FSYNCED))
+        return reached
 
     def forget(self) -> None:
         """Take nothing that is known of the server for granted: it was away, and may be another one."""
         self._asked_at_s = float("-inf")
 
 
-class _Fsync(NamedTuple):
-    """How a server can tell that a write is on its disk.
-
-    Attributes:
-        waits: It knows WAITAOF and keeps an append-only file.
-        always: It answers nothing that it has not synced.
-    """
-
-    waits: bool
-    always: bool
-
-    def __str__(self) -> str:
-        if self.waits:
-            return "WAITAOF"
-        if self.always:
-            return "appendfsync always"
-        return "impossible: needs Redis 7.2 or Valkey with appendonly yes, or appendfsync always"
+def _is_positive(reply: object) -> bool:
+    """What WAITAOF says where this server's disk has it: [1, replicas]."""
+    return isinstance(reply, list) and bool(reply) and isinstance(reply[0], int) and reply[0] >= 1
 
 
-async def _fsync_of(redis: Any) -> _Fsync:
-    try:
-        # In one word: as two, redis-py reads the reply, and stumbles over a command that is not there.
-        found = await redis.execute_command("COMMAND INFO", "WAITAOF")
-        told = {**await redis.config_get("appendonly"), **await redis.config_get("appendfsync")}
-    except ResponseError:
-        # We may not ask. WAITAOF itself will say whether it works here.
-        return _Fsync(waits=True, always=False)
-    has_waitaof = bool(found) and found[0] is not None
-    settings = {_text(name): _text(value) for name, value in told.items()}
-    appends = settings.get("appendonly") == "yes"
-    return _Fsync(waits=has_waitaof and appends, always=appends and settings.get("appendfsync") == "always")
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _how(server: Server) -> str:
+    if server.waits_for_disk:
+        return "WAITAOF"
+    if server.always_on_disk:
+        return "appendfsync always"
+    return "impossible: needs Redis 7.2 or Valkey with appendonly yes, or appendfsync always"
 
 
 def _milliseconds(seconds: float) -> int:

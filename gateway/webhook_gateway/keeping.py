@@ -23,9 +23,10 @@ from webhook_shared.tasks import ended
 
 from webhook_gateway import metrics
 from webhook_gateway.durability import Durability
+from webhook_gateway.event_publisher import EventPublisher, is_missing
 from webhook_gateway.feed import Feed
 from webhook_gateway.outcome import Duplicate, Publication, Unavailable
-from webhook_gateway.publish import MISSING, RETRY_AFTER_S, Published, Publisher
+from webhook_gateway.publish import MISSING, RETRY_AFTER_S, Published
 from webhook_gateway.spool import Held, Spool
 
 log = structlog.get_logger()
@@ -44,7 +45,7 @@ class Keeper:
         feed: Is told what was accepted.
     """
 
-    def __init__(self, publisher: Publisher, spool: Spool | None, feed: Feed) -> None:
+    def __init__(self, publisher: EventPublisher, spool: Spool | None, feed: Feed) -> None:
         self._publisher = publisher
         self._spool = spool
         self._feed = feed
@@ -68,7 +69,7 @@ class Keeper:
         new = [publication for publication, first in zip(publications, firsts, strict=True) if first is None]
         kept = iter(await self._kept(spool, new) if new else ())
         return [
-            next(kept) if first is None else _vouched(publication, Duplicate(first))
+            next(kept) if first is None else _vouched(publication, first)
             for publication, first in zip(publications, firsts, strict=True)
         ]
 
@@ -78,9 +79,9 @@ class Keeper:
             results: list[Published] = [MISSING] * len(publications)
         else:
             results = await self._publisher.publish(publications)
-            if MISSING not in results:
-                return results
-        missing = [i for i, result in enumerate(results) if result is MISSING]
+        missing = [i for i, result in enumerate(results) if is_missing(result)]
+        if not missing:
+            return results
         spooled = await spool.keep([publications[i] for i in missing])
         for i, result in zip(missing, spooled, strict=True):
             results[i] = _vouched(publications[i], result)
@@ -105,7 +106,7 @@ class Drain:
         met: Done once Redis has been seen and found fit; fails where it is unfit.
     """
 
-    def __init__(self, publisher: Publisher, spool: Spool, met: asyncio.Future[None]) -> None:
+    def __init__(self, publisher: EventPublisher, spool: Spool, met: asyncio.Future[None]) -> None:
         self._publisher = publisher
         self._spool = spool
         self._met = met
@@ -149,7 +150,7 @@ class Drain:
             return False
         waiting = [held for held in batch if held.position not in self._done]
         results = await self._publisher.attempt([held.publication for held in waiting]) if waiting else []
-        if results and all(result is MISSING for result in results):
+        if results and all(map(is_missing, results)):
             return False
         self._after = batch[-1].position
         self._note(waiting, results)
@@ -180,7 +181,7 @@ class Drain:
 
 @asynccontextmanager
 async def drained(
-    publisher: Publisher, spool: Spool | None, met: asyncio.Future[None]
+    publisher: EventPublisher, spool: Spool | None, met: asyncio.Future[None]
 ) -> AsyncIterator[None]:
     """Drain the spool while inside, if there is one. As `Drain`."""
     if spool is None:

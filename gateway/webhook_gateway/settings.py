@@ -6,10 +6,13 @@ from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import model_validator
+from webhook_shared.migration import MigrationSection
 from webhook_shared.networks import NetworkList
+from webhook_shared.objects import ObjectStorageSection
 from webhook_shared.settings import (
     ByteCount,
     Duration,
+    PublishedQueue,
     Section,
     ServiceGroup,
     ServiceSettings,
@@ -28,10 +31,22 @@ class SpoolSection(Section):
     max_events: int = setting(
         100_000,
         ge=1,
-        description="Most events that wait; more are answered 503. Each takes 0.5 KB of memory.",
+        description="Most events that wait; more are answered 503. Each takes 1 KB of memory.",
     )
     max_bytes: ByteCount = setting(
         2**30, ge=2**20, description="Most bytes that wait, sealed as they are, and 512 for each event."
+    )
+
+
+class QuarantineSection(Section):
+    """`webhook.gateway.quarantine`: how much is kept of what is signed right and can't be read."""
+
+    max_events: int = setting(10_000, ge=1, description="Most events in quarantine.")
+    max_bytes: ByteCount = setting(
+        256 * 2**20, ge=2**20, description="Most memory of Redis for them, as the server counts it."
+    )
+    max_age: Duration = setting(
+        timedelta(days=30), ge=timedelta(minutes=1), description="How long an event stays there."
     )
 
 
@@ -110,6 +125,7 @@ class GatewaySection(Section):
         "at most half of publish_timeout.",
     )
     spool: SpoolSection = SpoolSection()
+    quarantine: QuarantineSection = QuarantineSection()
     policy_refresh: Duration = setting(
         timedelta(seconds=5), description="How often the sources' limits are asked of security."
     )
@@ -124,31 +140,13 @@ class GatewaySection(Section):
         return self
 
 
-class MigrationSection(Section):
-    """`webhook.migration`: running beside SQS, and going back to it."""
-
-    dual_write: bool = setting(
-        False,
-        env="DUAL_WRITE_MODE",
-        not_yet="events go to Redis alone",
-        description="Whether each event also goes to SQS.",
-    )
-    backend: Literal["redis", "sqs"] = setting(
-        "redis",
-        env="WEBHOOK_BACKEND",
-        not_yet="the queue is Redis, whatever this says",
-        description="The queue that events go through.",
-    )
-    sqs_queue_url: str = setting(
-        "", env="SQS_QUEUE_URL", not_yet="see dual_write", description="The URL of the SQS queue."
-    )
-
-
 class GatewayWebhook(ServiceGroup):
     """`webhook`, as far as the gateway reads it."""
 
     gateway: GatewaySection = GatewaySection()
+    consumer: PublishedQueue = PublishedQueue()
     migration: MigrationSection = MigrationSection()
+    cold_storage: ObjectStorageSection = ObjectStorageSection()
 
 
 class GatewaySettings(ServiceSettings):

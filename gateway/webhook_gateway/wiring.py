@@ -9,43 +9,55 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
-from webhook.ingest.v1 import ingest_admin_service_pb2_grpc, ingest_service_pb2_grpc
+from webhook.ingest.v1 import (
+    ingest_admin_service_pb2_grpc,
+    ingest_service_pb2_grpc,
+    migration_service_pb2_grpc,
+)
 from webhook_shared import redis, server
 from webhook_shared.channel import connected
 from webhook_shared.identity import Authenticator, Certificates, Role
 from webhook_shared.networks import Networks
+from webhook_shared.partitions import Partitions
 from webhook_shared.settings import RedisSection
 from webhook_shared.tasks import ended
 
 from webhook_gateway import http_server
 from webhook_gateway.addresses import Proxies
 from webhook_gateway.admin_servicer import IngestAdminServicer
+from webhook_gateway.conflicts import ConflictReports, Conflicts, reporting_conflicts
 from webhook_gateway.durability import Assurance
 from webhook_gateway.edge import Edge
 from webhook_gateway.feed import feeding
-from webhook_gateway.health import REDIS, Health, unless_spooled
+from webhook_gateway.health import REDIS, SQS, Health, unless_spooled
 from webhook_gateway.http_connection import Timeouts
 from webhook_gateway.http_tls import HttpTls, refuse_plain_http
 from webhook_gateway.intake import Intake
 from webhook_gateway.keeping import Keeper, drained
 from webhook_gateway.limits import Crowd, Disbelief, Room, connections_allowed
-from webhook_gateway.publish import Publisher
+from webhook_gateway.migration_servicer import MigrationServicer
+from webhook_gateway.publish import QUARANTINE, Publisher
 from webhook_gateway.quarantine import Quarantine
+from webhook_gateway.quarantine_bounds import bounded
 from webhook_gateway.refusal_reports import reporting
 from webhook_gateway.retries import Retries
 from webhook_gateway.routes import Routes
 from webhook_gateway.security_client import RouteKeeper, SecurityClient, kept
 from webhook_gateway.servicer import IngestServicer
-from webhook_gateway.settings import GatewaySection, GatewaySettings, SpoolSection
+from webhook_gateway.settings import GatewaySection, GatewaySettings, GatewayWebhook, SpoolSection
 from webhook_gateway.spool import Spool
 from webhook_gateway.spool import opened as spooling
 from webhook_gateway.tail import Tail
 
+if TYPE_CHECKING:
+    from webhook_gateway.migration import Migration
+
 log = structlog.get_logger()
 
-# A quarter of what one Admit may hold. Not measured: the benchmark's 64 connections can't fill more.
+# A quarter of what one Admit may hold. Not measured.
 MAX_ITEMS = 64
 # Measured with 1, 2 and 4 in turn, three times each: 2 was fastest every time. With 1, judging and publishing
 # don't overlap; with 4, the batches are small and cost more calls.
@@ -77,6 +89,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
     drain_s = settings.process.drain_timeout.total_seconds()
     admit_timeout_s = gateway.admit_timeout.total_seconds()
     publish_timeout_s = gateway.publish_timeout.total_seconds()
+    is_sqs = webhook.migration.backend == SQS
     https = _http_tls(gateway)
     async with AsyncExitStack() as stack:
         # First, so that a directory that can't be had is told at once, whether Redis is there or not.
@@ -84,7 +97,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
         store = redis.connect(webhook.redis)
         stack.push_async_callback(store.aclose)
         met = await stack.enter_async_context(
-            _meeting(webhook.redis, patience_s=None if spool is None else publish_timeout_s)
+            _meeting(webhook.redis, patience_s=publish_timeout_s if spool or is_sqs else None)
         )
         channel = await stack.enter_async_context(
             connected(
@@ -106,9 +119,22 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
         if met.done():
             with contextlib.suppress(*redis.REDIS_TROUBLE):
                 await assurance.probe()
-        publisher = Publisher(store, patience_s=publish_timeout_s, assurance=assurance)
-        await stack.enter_async_context(drained(publisher, spool, met))
-        keep = Keeper(publisher, spool, await stack.enter_async_context(feeding(store)))
+        partitions = Partitions(webhook.consumer.stream, webhook.consumer.partitions)
+        conflicts = await stack.enter_async_context(reporting_conflicts(security))
+        publisher = Publisher(
+            store,
+            patience_s=publish_timeout_s,
+            assurance=assurance,
+            partitions=partitions,
+            conflicted=conflicts.note,
+        )
+        migration = await stack.enter_async_context(
+            _migration(webhook, publisher, store, partitions, conflicts, drain_s=drain_s / 2)
+        )
+        way = migration.publisher if migration else publisher
+        await stack.enter_async_context(drained(way, spool, _found() if is_sqs else met))
+        await stack.enter_async_context(bounded(store, gateway.quarantine))
+        keep = Keeper(way, spool, await stack.enter_async_context(feeding(store)))
         intake = await stack.enter_async_context(
             Intake(
                 security,
@@ -120,18 +146,29 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
         )
         tail = Tail(store)
         room = Room(gateway.max_body_memory)
-        probes: dict[str, server.Probe] = {REDIS: partial(redis.ping, store), "security": keeper.refresh}
+        queue = SQS if is_sqs else REDIS
+        probes: dict[str, server.Probe] = {
+            queue: migration.probe if migration and is_sqs else partial(redis.ping, store),
+            "security": keeper.refresh,
+        }
         port = await stack.enter_async_context(
             server.serving(
                 settings.process.listen_address or webhook.services.gateway,
                 [
                     _ingest_service(IngestServicer(intake, routes, tail, room)),
-                    _admin_service(IngestAdminServicer(Retries(security, keep), Quarantine(store))),
+                    _admin_service(
+                        IngestAdminServicer(
+                            Retries(security, keep),
+                            Quarantine(store),
+                            Conflicts(store, (*partitions.streams, QUARANTINE)),
+                        )
+                    ),
+                    _migration_service(MigrationServicer(migration)),
                 ],
                 authenticator=Authenticator(
                     store, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
                 ),
-                ready={**probes, REDIS: unless_spooled(probes[REDIS], spool)},
+                ready={**probes, queue: unless_spooled(probes[queue], spool)},
                 drain_s=drain_s,
                 tls=webhook.tls,
             )
@@ -166,6 +203,43 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
             )
         )
         yield Running(port=port, http_port=http_port)
+
+
+@asynccontextmanager
+async def _migration(
+    webhook: GatewayWebhook,
+    publisher: Publisher,
+    store: redis.Client,
+    partitions: Partitions,
+    conflicts: ConflictReports,
+    *,
+    drain_s: float,
+) -> AsyncIterator[Migration | None]:
+    """The way of events that knows SQS; none where nothing goes there."""
+    if not webhook.migration.writes_sqs:
+        yield None
+        return
+    # Only where SQS is used: the driver costs a gateway that does not 25 MB and half a second.
+    from webhook_gateway.queues import queues  # noqa: PLC0415  # see above
+
+    async with queues(
+        webhook.migration,
+        webhook.cold_storage,
+        publisher,
+        store,
+        partitions=partitions,
+        patience_s=webhook.gateway.publish_timeout.total_seconds(),
+        drain_s=drain_s,
+        conflicted=conflicts.note,
+    ) as migration:
+        yield migration
+
+
+def _found() -> asyncio.Future[None]:
+    """What there is to know of a queue whose fitness needs no proof."""
+    found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    found.set_result(None)
+    return found
 
 
 def _proxies(gateway: GatewaySection) -> Proxies | None:
@@ -223,6 +297,14 @@ def _ingest_service(servicer: IngestServicer) -> server.Service:
         add=partial(ingest_service_pb2_grpc.add_IngestServiceServicer_to_server, servicer),
         role=Role.WRITER,
         roles={"TailEvents": Role.OPERATOR},
+    )
+
+
+def _migration_service(servicer: MigrationServicer) -> server.Service:
+    return server.Service(
+        name="webhook.ingest.v1.MigrationService",
+        add=partial(migration_service_pb2_grpc.add_MigrationServiceServicer_to_server, servicer),
+        role=Role.OPERATOR,
     )
 
 

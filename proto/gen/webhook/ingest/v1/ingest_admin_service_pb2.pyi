@@ -26,6 +26,11 @@ class RetryRejectionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REJECTION_IDS_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.str
+    """Of ^[A-Za-z0-9_-]{1,64}$. What is believed comes in even if its sender has delivered it since, as an event of
+    its own, once for each nonce: a call that is repeated with the same one publishes nothing twice.
+    """
     @_builtins.property
     def rejection_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 64."""
@@ -34,10 +39,11 @@ class RetryRejectionsRequest(_message.Message):
         self,
         *,
         rejection_ids: _abc.Iterable[_builtins.str] | None = ...,
+        nonce: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rejection_ids", b"rejection_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "rejection_ids", b"rejection_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,3 +250,100 @@ class Quarantined(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Quarantined: _TypeAlias = Quarantined  # noqa: Y015
+
+@_typing.final
+class ListConflictsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty: all that the credential covers."""
+    tool: _builtins.str
+    page_size: _builtins.int
+    """0 means 100; more than 1,000 is taken as 1,000."""
+    page_token: _builtins.str
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Absent: as far back as there are any."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "since_time", b"since_time", "tenant", b"tenant", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListConflictsRequest: _TypeAlias = ListConflictsRequest  # noqa: Y015
+
+@_typing.final
+class ListConflictsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConflictingEvent]: ...
+    def __init__(
+        self,
+        *,
+        conflicts: _abc.Iterable[Global___ConflictingEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListConflictsResponse: _TypeAlias = ListConflictsResponse  # noqa: Y015
+
+@_typing.final
+class ConflictingEvent(_message.Message):
+    """An event of the id of another one; the newest 10,000 are remembered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    FIRST_EVENT_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    RECEIVED_TIME_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    first_event_id: _builtins.str
+    """The one that came first under this id."""
+    tenant: _builtins.str
+    tool: _builtins.str
+    type: _builtins.str
+    @_builtins.property
+    def received_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        first_event_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        type: _builtins.str = ...,
+        received_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["received_time", b"received_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "first_event_id", b"first_event_id", "received_time", b"received_time", "tenant", b"tenant", "tool", b"tool", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConflictingEvent: _TypeAlias = ConflictingEvent  # noqa: Y015

@@ -50,6 +50,11 @@ class IngestAdminServiceStub:
                 request_serializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.GetQuarantinedRequest.SerializeToString,
                 response_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.GetQuarantinedResponse.FromString,
                 _registered_method=True)
+        self.ListConflicts = channel.unary_unary(
+                '/webhook.ingest.v1.IngestAdminService/ListConflicts',
+                request_serializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsRequest.SerializeToString,
+                response_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsResponse.FromString,
+                _registered_method=True)
 
 
 class IngestAdminServiceServicer:
@@ -83,6 +88,13 @@ class IngestAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListConflicts(self, request, context):
+        """Events that came under the id of another one with another body, newest first. Both were taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -100,6 +112,11 @@ def add_IngestAdminServiceServicer_to_server(servicer, server):
                     servicer.GetQuarantined,
                     request_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.GetQuarantinedRequest.FromString,
                     response_serializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.GetQuarantinedResponse.SerializeToString,
+            ),
+            'ListConflicts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConflicts,
+                    request_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsRequest.FromString,
+                    response_serializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -184,6 +201,33 @@ class IngestAdminService:
             '/webhook.ingest.v1.IngestAdminService/GetQuarantined',
             webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.GetQuarantinedRequest.SerializeToString,
             webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.GetQuarantinedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConflicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.ingest.v1.IngestAdminService/ListConflicts',
+            webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsRequest.SerializeToString,
+            webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsResponse.FromString,
             options,
             channel_credentials,
             insecure,

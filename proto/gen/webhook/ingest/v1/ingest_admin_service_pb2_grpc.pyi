@@ -46,6 +46,8 @@ class IngestAdminServiceStub:
     """Bodies that were believed but can't be read, newest first."""
     GetQuarantined: _grpc.UnaryUnaryMultiCallable[_ingest_admin_service_pb2.GetQuarantinedRequest, _ingest_admin_service_pb2.GetQuarantinedResponse]
     """One of them, sealed; security opens it for operators. Errors: NOT_FOUND/QUARANTINED_NOT_FOUND."""
+    ListConflicts: _grpc.UnaryUnaryMultiCallable[_ingest_admin_service_pb2.ListConflictsRequest, _ingest_admin_service_pb2.ListConflictsResponse]
+    """Events that came under the id of another one with another body, newest first. Both were taken."""
 
 @_typing.type_check_only
 class IngestAdminServiceAsyncStub(IngestAdminServiceStub):
@@ -65,6 +67,8 @@ class IngestAdminServiceAsyncStub(IngestAdminServiceStub):
     """Bodies that were believed but can't be read, newest first."""
     GetQuarantined: _aio.UnaryUnaryMultiCallable[_ingest_admin_service_pb2.GetQuarantinedRequest, _ingest_admin_service_pb2.GetQuarantinedResponse]  # type: ignore[assignment]
     """One of them, sealed; security opens it for operators. Errors: NOT_FOUND/QUARANTINED_NOT_FOUND."""
+    ListConflicts: _aio.UnaryUnaryMultiCallable[_ingest_admin_service_pb2.ListConflictsRequest, _ingest_admin_service_pb2.ListConflictsResponse]  # type: ignore[assignment]
+    """Events that came under the id of another one with another body, newest first. Both were taken."""
 
 class IngestAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was kept aside at the door, and letting it in after all. Role: operator."""
@@ -99,5 +103,13 @@ class IngestAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_admin_service_pb2.GetQuarantinedResponse, _abc.Awaitable[_ingest_admin_service_pb2.GetQuarantinedResponse]]:
         """One of them, sealed; security opens it for operators. Errors: NOT_FOUND/QUARANTINED_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListConflicts(
+        self,
+        request: _ingest_admin_service_pb2.ListConflictsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_admin_service_pb2.ListConflictsResponse, _abc.Awaitable[_ingest_admin_service_pb2.ListConflictsResponse]]:
+        """Events that came under the id of another one with another body, newest first. Both were taken."""
 
 def add_IngestAdminServiceServicer_to_server(servicer: IngestAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

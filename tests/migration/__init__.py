@@ -1,0 +1,1 @@
+"""Moves of a system between SQS and Redis, under load."""
