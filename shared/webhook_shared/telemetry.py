@@ -272,6 +272,11 @@ _loop_lag = prometheus_client.Gauge(
 _LAG_PERIOD_S = 1.0
 
 
+def show_loop_lag(seconds: float) -> None:
+    """Show how late the event loop is, told by somebody who need not wait for it."""
+    _loop_lag.set(seconds)
+
+
 async def watch_loop() -> None:
     """Measure, for as long as it runs, how late the event loop is."""
     loop = asyncio.get_running_loop()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +18,7 @@ from pydantic import SecretStr
 from webhook.context.v1 import context_pb2
 from webhook.context.v1.context_service_pb2 import (
     AppendEventsResponse,
+    AppendOutcome,
     AppendResult,
     BatchGetContextsResponse,
     BatchGetResult,
@@ -47,6 +49,8 @@ from webhook_shared.identity import Authenticator, Role
 from webhook_shared.server import Service, serving
 from webhook_shared.settings import RedisSection
 from webhook_shared.tasks import ended
+
+from shared.tests import sqs_server as servers
 
 LANE = Lane("events", "webhook-events", "webhook-processors", "webhook-events-dlq")
 LIMITS = Limits(workers=4, batch=10, prefetch=100, idle_ms=60_000, drain_s=2.0)
@@ -103,17 +107,25 @@ class Lab:
         policy: RetryPolicy = POLICY,
         settings: RedisSection | None = None,
         block_ms: int = 200,
+        parts: Mapping[str, Any] = MappingProxyType({}),
         **limits: Any,
     ) -> AsyncIterator[RedisQueue]:
-        """A worker, drained on leaving; with `crashing` ended as SIGKILL would, settling nothing."""
+        """A worker, drained on leaving; with `crashing` ended as SIGKILL would, settling nothing.
+
+        `parts` are holds, budget and canaries, where a test wants some.
+        """
         chosen = replace(LIMITS, **limits)
         async with self.queue(settings, block_ms=block_ms, lease_ms=chosen.idle_ms) as queue:
-            worker = Worker(queue, handler, chosen, policy, metrics.EVENTS)
+            worker = Worker(queue, handler, chosen, policy, metrics.EVENTS, **parts)
             await worker.__aenter__()
             try:
                 yield queue
             finally:
                 await (_kill(worker) if crashing else worker.__aexit__(None, None, None))
+
+    async def kill(self, worker: Worker) -> None:
+        """End a worker as SIGKILL would, settling nothing."""
+        await _kill(worker)
 
     async def publish(self, count: int, *, start: int = 0, **fields: str) -> list[str]:
         """Queue entries; returns their event ids."""
@@ -127,7 +139,7 @@ class Lab:
     async def is_empty(self) -> bool:
         """Whether all work is done: nothing in the stream, pending, or delayed."""
         async with self.redis.pipeline(transaction=True) as at_one_instant:
-            at_one_instant.xlen(self.lane.stream).zcard(self.lane.delayed)
+            at_one_instant.xlen(self.lane.stream).zcard(self.lane.delayed).zcard(self.lane.parked)
             counts = await at_one_instant.execute()
         return not any(counts) and await self.pending() == 0
 
@@ -156,6 +168,13 @@ class Lab:
 async def _kill(worker: Worker) -> None:
     tasks = [worker._reading, *worker._working, *worker._keeping, worker._beating]
     await ended(tasks)
+
+
+@pytest.fixture(scope="session")
+def sqs_server() -> Iterator[str]:
+    """The URL of an SQS server."""
+    with servers.sqs_server() as url:
+        yield url
 
 
 @pytest.fixture
@@ -200,9 +219,24 @@ class Contexts(ContextServiceServicer):
         for append in request.appends:
             error = self.refuse(append)
             results.append(
-                AppendResult(status=ItemStatus(**item_status(error))) if error else self.add(append)
+                AppendResult(status=ItemStatus(**item_status(error)))
+                if error
+                else self.foresee(append)
+                if request.dry_run
+                else self.add(append)
             )
         return AppendEventsResponse(results=results)
+
+    def foresee(self, append: Any) -> AppendResult:
+        held = self.contexts.get((append.tenant, append.context_id))
+        if held is None:
+            return AppendResult(outcome=AppendOutcome.APPEND_OUTCOME_CREATED)
+        known = {event.event_id: event for event in held.events}
+        if append.event.event_id not in known:
+            return AppendResult(outcome=AppendOutcome.APPEND_OUTCOME_APPENDED)
+        same = known[append.event.event_id] == append.event
+        outcome = AppendOutcome.APPEND_OUTCOME_DUPLICATE if same else AppendOutcome.APPEND_OUTCOME_DIFFERENT
+        return AppendResult(duplicate=True, outcome=outcome)
 
     def add(self, append: Any) -> AppendResult:
         where = (append.tenant, append.context_id)
@@ -259,6 +293,7 @@ class Intelligence(IntelligenceServiceServicer):
         self.subjects: list[Any] = []
         self.refusal: ServiceError | None = None
         self.refuse: Callable[[Any], ServiceError | None] = lambda _: None
+        self.defers = 0
 
     async def Analyze(self, request: Any, context: Any) -> Any:
         if self.refusal is not None:
@@ -278,6 +313,7 @@ class Intelligence(IntelligenceServiceServicer):
                     importance=0.5,
                     importance_factors=[intelligence.ImportanceFactor(name="activity", contribution=0.5)],
                     entities=[intelligence.Entity(kind="person", value="mona")],
+                    deferred_count=min(self.defers, len(subject.happenings)),
                 )
             )
         model = intelligence.EmbeddingModel(provider="local", name="minilm", dimension=2)
@@ -299,9 +335,11 @@ async def served(
 class Town(Lab):
     """The consumer with both its neighbours, all on real sockets."""
 
-    def __init__(self, settings: RedisSection, redis: store.Client) -> None:
+    def __init__(self, settings: RedisSection, redis: store.Client, cold: Path) -> None:
         super().__init__(settings, redis)
         self.contexts = Contexts()
+        self.archive: dict[str, Any] = {}
+        self.cold = cold
         self.intelligence = Intelligence()
         self.keyring = Keyring(redis, MASTER)
         self.context_address = f"127.0.0.1:{free_port()}"
@@ -334,6 +372,7 @@ class Town(Lab):
             "retry_backoff_base": "20ms",
             "retry_backoff_cap": "100ms",
             "block_timeout": "200ms",
+            "circuit_breaker": {"open_time": "50ms", "open_time_cap": "100ms"},
             **overrides,
         }
         return running(
@@ -347,6 +386,8 @@ class Town(Lab):
                         "intelligence": self.intelligence_address,
                     },
                     "consumer": consumer,
+                    "archive": self.archive,
+                    "cold_storage": {"directory": self.cold},
                 },
                 process={"listen_address": "127.0.0.1:0", "drain_timeout": "2s"},
             )
@@ -411,6 +452,6 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def town(valkey: RedisSection, redis: store.Client) -> Town:
+def town(valkey: RedisSection, redis: store.Client, tmp_path: Path) -> Town:
     """On the shared server, emptied."""
-    return Town(valkey, redis)
+    return Town(valkey, redis, tmp_path / "cold")

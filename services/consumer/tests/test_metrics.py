@@ -17,6 +17,12 @@ PROMISED = (
     "webhook_queue_oldest_age_seconds",
     "webhook_stream_lost_total",
     "webhook_ack_fenced_total",
+    "webhook_lease_renewed_total",
+    "webhook_lease_lost_total",
+    "webhook_redis_reconnects_total",
+    "webhook_loop_lag_seconds",
+    "webhook_circuit_breaker_state",
+    "webhook_queue_parked",
 )
 
 
@@ -40,11 +46,15 @@ async def test_the_promised_metrics_are_there_and_true(town):
         for number in range(3):
             await town.send(number)
         await town.send(4, payload=b"{")
+        # Of a version that nobody knows any more: it is tried again before it is given up.
+        await town.send(5, fields={"schema": "0"})
         await town.until(town.is_empty)
-        await town.until(lambda: 'webhook_queue_dlq{stage="events"} 1.0' in generate_latest().decode())
+        await town.until(lambda: 'webhook_queue_dlq{stage="events"} 2.0' in generate_latest().decode())
     page = generate_latest().decode()
-    missing = [name for name in PROMISED if name not in page]
+    missing = [name for name in PROMISED if f"\n{name}" not in page]
     assert missing == []
     assert 'webhook_events_processed_total{tool="github"}' in page
     assert 'webhook_events_dead_lettered_total{cause="permanent",tool="github"}' in page
+    assert 'webhook_events_retried_total{tool="github"}' in page
+    assert 'webhook_circuit_breaker_state{stage="events",tool_id="github"} 0.0' in page
     assert 'webhook_consumer_lag_messages{stage="events"} 0.0' in page

@@ -24,7 +24,8 @@ async def changed(town, context_id, tenant="default"):
 
 async def is_done(town):
     async with town.redis.pipeline(transaction=True) as at_one_instant:
-        at_one_instant.xlen(town.enrichment.stream).zcard(town.enrichment.delayed)
+        lane = town.enrichment
+        at_one_instant.xlen(lane.stream).zcard(lane.delayed).zcard(lane.parked)
         return not any(await at_one_instant.execute())
 
 
@@ -50,6 +51,23 @@ async def test_a_changed_context_is_understood_and_the_next_time_only_the_news_i
         "opened",
         1_790_000_000,
     )
+
+
+async def test_what_a_model_has_left_for_later_is_sent_again(town):
+    happens(town, "c:1", "e1")
+    happens(town, "c:1", "e2")
+    town.intelligence.defers = 1
+    async with town.context_store(), town.understanding(), town.consumer():
+        await changed(town, "c:1")
+        await town.until(lambda: is_done(town))
+        enrichment = town.contexts.contexts["default", "c:1"].enrichment
+        assert (enrichment.covered_event_count, enrichment.covered_event_id) == (2, "e1")
+        town.intelligence.defers = 0
+        happens(town, "c:1", "e3")
+        await changed(town, "c:1")
+        await town.until(lambda: is_done(town))
+    sent = [[h.event_id for h in s.happenings] for s in town.intelligence.subjects]
+    assert sent == [["e1", "e2"], ["e2", "e3"]]
 
 
 async def test_all_that_is_new_is_read_however_much_it_is(town):
@@ -123,7 +141,13 @@ async def test_a_provider_that_is_away_delays_and_never_buries(town):
     for number in range(4):
         happens(town, f"c:{number}", f"e{number}")
         await changed(town, f"c:{number}")
-    async with town.context_store(), town.understanding(), town.consumer(max_retries=0):
+    # Tried without end, not put aside.
+    without_breaker = {"failure_count": 1000}
+    async with (
+        town.context_store(),
+        town.understanding(),
+        town.consumer(max_retries=0, circuit_breaker=without_breaker),
+    ):
         await town.until(lambda: len(town.intelligence.subjects) >= 40)
         state["away"] = False
         await town.until(lambda: is_done(town))

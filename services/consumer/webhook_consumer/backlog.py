@@ -9,7 +9,7 @@ from webhook_shared.redis import Client
 from webhook_shared.telemetry import log
 
 from webhook_consumer import metrics
-from webhook_consumer.queue_redis import QUEUE_TROUBLE, Counts, RedisQueue
+from webhook_consumer.queue_redis import QUEUE_TROUBLE, Counts, Lane, RedisQueue
 
 GAUGE_PERIOD_S = 2.0
 
@@ -19,7 +19,7 @@ class Backlog:
 
     Args:
         client: For the quarantine's length.
-        queues: The stages' queues.
+        queues: The stages' queues, partition by partition; more may come.
         quarantine: The stream of deliveries that could not be parsed.
     """
 
@@ -28,12 +28,25 @@ class Backlog:
         self._client = client
         self._quarantine = quarantine
 
+    async def stages(self) -> list[tuple[Lane, Counts]]:
+        """The counts of each stage, all its partitions together, and the first of its lanes.
+
+        Raises:
+            QUEUE_TROUBLE: They could not be had.
+        """
+        found: dict[str, tuple[Lane, Counts]] = {}
+        for queue in tuple(self.queues):
+            lane, counts = queue.lane, await queue.counts()
+            first, sum_ = found.get(lane.stage, (lane, None))
+            found[lane.stage] = (first, counts if sum_ is None else sum_.plus(counts))
+        return list(found.values())
+
     async def watch(self) -> None:
         """Keep the gauges right for as long as it runs."""
         while True:
             try:
-                for queue in self.queues:
-                    _show(queue.lane.stage, await queue.counts())
+                for lane, counts in await self.stages():
+                    _show(lane.stage, counts)
                 metrics.quarantined.set(await self._client.xlen(self._quarantine))
             except QUEUE_TROUBLE as error:
                 # The gauges keep what was true last; the reader says loudly that the queue is away.
@@ -45,5 +58,6 @@ def _show(stage: str, counts: Counts) -> None:
     metrics.lag.labels(stage).set(counts.waiting + counts.due)
     metrics.in_flight.labels(stage).set(counts.in_flight)
     metrics.delayed.labels(stage).set(counts.delayed)
+    metrics.parked.labels(stage).set(counts.parked)
     metrics.dead.labels(stage).set(counts.dead)
     metrics.oldest_age.labels(stage).set((counts.oldest_ms or 0) / 1000)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import grpc
 from webhook_shared.errors import ServiceError
 
-from webhook_consumer.entry import Cause, Dead, Outage, Outcome, Retry
+from webhook_consumer.entry import Cause, Dead, Failure, Outage, Outcome, Retry
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,9 +54,10 @@ async def each(
         results = list(await call(items))
     except ServiceError as error:
         if error.code in OUTAGES:
-            raise Outage(detail_of(error)) from error
-        if len(items) == 1:
-            return [error]
+            silence = error.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            raise Outage(detail_of(error), is_silence=silence) from error
+        if len(items) == 1 or _asks_to_wait(error):
+            return [error] * len(items)
         middle = len(items) // 2
         return [*await each(call, items[:middle]), *await each(call, items[middle:])]
     return results
@@ -74,7 +75,17 @@ def failure(error: ServiceError) -> Outcome:
     """What an error means for the entry that met it."""
     if error.code in FINAL:
         return Dead(Cause.PERMANENT, detail_of(error))
-    return Retry(detail_of(error), after_s=error.retry_after_s)
+    limited = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return Retry(
+        detail_of(error),
+        after_s=error.retry_after_s,
+        failure=Failure.RATE_LIMITED if limited else Failure.TRANSIENT,
+    )
+
+
+def _asks_to_wait(error: ServiceError) -> bool:
+    # Asking for halves of it would be asking more often. Without a time it may be about the size.
+    return error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_after_s is not None
 
 
 def detail_of(error: ServiceError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import grpc
 from google.protobuf import field_mask_pb2, timestamp_pb2
@@ -26,11 +27,22 @@ ETAG_MISMATCH = "ETAG_MISMATCH"
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """One append, and the event and trace that it comes from."""
+    """One append, the event and trace that it comes from, and the replay that brings it again, if any."""
 
     event: WebhookEvent
     append: append.Append
     traceparent: str
+    replay_id: str = ""
+
+
+class Prospect(IntEnum):
+    """What would become of an append; numbers as in the contract."""
+
+    APPENDED = 1
+    CREATED = 2
+    DUPLICATE = 3
+    REVIVED = 4
+    DIFFERENT = 5
 
 
 class ContextClient:
@@ -49,6 +61,18 @@ class ContextClient:
             except grpc.aio.AioRpcError as error:
                 raise from_rpc_error(error) from None
             results += [_error(result) for result in response.results]
+        return results
+
+    async def foresee(self, additions: Sequence[Addition]) -> list[Prospect | ServiceError]:
+        """What would become of these; nothing is written. One result per addition, in order."""
+        results: list[Prospect | ServiceError] = []
+        for messages in _portions([_append_message(addition) for addition in additions]):
+            request = context_service_pb2.AppendEventsRequest(appends=messages, dry_run=True)
+            try:
+                response = await self._stub.AppendEvents(request)
+            except grpc.aio.AioRpcError as error:
+                raise from_rpc_error(error) from None
+            results += [_error(result) or Prospect(result.outcome) for result in response.results]
         return results
 
     async def known(
@@ -114,6 +138,7 @@ def _append_message(addition: Addition) -> context_service_pb2.Append:
         labels=said.labels,
         links=[context_pb2.Link(relation=link.relation, context_id=link.context_id) for link in said.links],
         traceparent=addition.traceparent,
+        replay_id=addition.replay_id,
     )
     if said.occurred is not None:
         message.event.occurred_time.FromDatetime(said.occurred)
@@ -164,6 +189,7 @@ def _known(context: context_pb2.Context) -> Known:
             for event in context.events
         ),
         etag=context.etag,
+        links=tuple(link.context_id for link in context.links),
     )
 
 
@@ -183,6 +209,6 @@ def _enrichment(known: Known, insight: Insight) -> context_pb2.Enrichment:
             provider=insight.model.provider, name=insight.model.name, dimension=insight.model.dimension
         ),
         covered_event_count=known.event_count,
-        covered_event_id=known.happenings[-1].event_id if known.happenings else known.covered_event_id,
+        covered_event_id=known.covered_by(insight.deferred_count),
         update_time=now,
     )

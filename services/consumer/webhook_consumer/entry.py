@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 UNKNOWN_TOOL = "unknown"
+# The field of an entry whose end somebody waits for: who, and the dead letter that it was.
+CANARY = b"canary"
 
 
 class Entry(NamedTuple):
@@ -51,6 +53,19 @@ class Cause(StrEnum):
     CRASH_LOOP = "crash_loop"
 
 
+class Failure(StrEnum):
+    """What kind of failure may heal; each has its own terms, see `RetryPolicy`."""
+
+    TRANSIENT = "transient"
+    """The other side or the handler is at fault: what opens the breaker of a tool."""
+    RATE_LIMITED = "rate_limited"
+    """The other side is well and has had enough for now."""
+    UNREADABLE = "unreadable"
+    """Sealed under a key or written in a version that is not known here yet."""
+    CONTENDED = "contended"
+    """What it is about kept changing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """The effect is durable."""
@@ -64,11 +79,13 @@ class Retry:
         detail: One line for operators, without payload.
         after_s: The earliest time to come again, where the other side said so; seconds.
         patient: Tried for as long as it takes: the failure says nothing about the entry.
+        failure: Of which kind.
     """
 
     detail: str
     after_s: float | None = None
     patient: bool = False
+    failure: Failure = Failure.TRANSIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +101,15 @@ DONE = Done()
 
 
 class Outage(Exception):
-    """What the stage as a whole needs is away: no entry is to blame, none is to be settled."""
+    """What the stage as a whole needs is away: no entry is to blame, none is to be settled.
+
+    Attributes:
+        is_silence: There was no answer in time; an entry may be to blame after all, if others have theirs.
+    """
+
+    def __init__(self, detail: str, *, is_silence: bool = False) -> None:
+        super().__init__(detail)
+        self.is_silence = is_silence
 
 
 class Handler(Protocol):

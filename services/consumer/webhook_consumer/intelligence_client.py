@@ -15,6 +15,7 @@ MOST_SUBJECTS = 256
 MOST_BYTES = 16 * 2**20
 # What a model reads of one event is less; the rest would only travel.
 LONGEST_TEXT_CHARS = 4096
+MOST_LINKS = 64
 
 
 class IntelligenceClient:
@@ -32,7 +33,8 @@ class IntelligenceClient:
         results: list[Insight | ServiceError] = []
         for subjects in _portions([_subject(known) for known in contexts]):
             try:
-                response = await self._stub.Analyze(messages.AnalyzeRequest(subjects=subjects))
+                request = messages.AnalyzeRequest(subjects=subjects, may_defer=True)
+                response = await self._stub.Analyze(request)
             except grpc.aio.AioRpcError as error:
                 raise from_rpc_error(error) from None
             results += [_result(analysis, response.model) for analysis in response.analyses]
@@ -46,6 +48,7 @@ def _subject(known: Known) -> messages.Subject:
         title=known.title,
         summary=known.summary,
         event_count=known.event_count,
+        linked_context_ids=known.links[:MOST_LINKS],
     )
     for happening in known.news:
         message = subject.happenings.add(
@@ -84,4 +87,5 @@ def _result(analysis: messages.Analysis, model: messages.EmbeddingModel) -> Insi
         importance=analysis.importance,
         factors=tuple((factor.name, factor.contribution) for factor in analysis.importance_factors),
         entities=tuple((entity.kind, entity.value) for entity in analysis.entities),
+        deferred_count=analysis.deferred_count,
     )

@@ -75,9 +75,24 @@ class StageMetrics:
         )
 
 
+breaker_state = Gauge(
+    "webhook_circuit_breaker_state",
+    "0: closed, 1: open, the tool's events are put aside, 2: half open, a few are tried.",
+    ["tool_id", "stage"],
+)
+tool_paused = Gauge("webhook_tool_paused", "1 while an operator has paused the tool.", ["tool_id"])
+parked = Gauge("webhook_queue_parked", "Put aside: paused, breaker open, or beyond their share.", ["stage"])
+parkings = Counter("webhook_events_parked", "Times that an entry was put aside.", ["stage", "why"])
+over_budget = Counter(
+    "webhook_retry_budget_exhausted",
+    "Retries put off to the longest delay: too many of the tool's lately.",
+    ["tool", "stage"],
+)
 lag = Gauge("webhook_consumer_lag_messages", "Waiting in the stream, or delayed and due.", ["stage"])
 in_flight = Gauge("webhook_queue_inflight", "Handed to a worker, not acknowledged.", ["stage"])
-delayed = Gauge("webhook_queue_delayed", "Failed, waiting for another try.", ["stage"])
+delayed = Gauge(
+    "webhook_queue_delayed", "Failed and waiting for another try, or put aside for another reason.", ["stage"]
+)
 dead = Gauge("webhook_queue_dlq", "Dead letters.", ["stage"])
 oldest_age = Gauge(
     "webhook_queue_oldest_age_seconds", "Age of the oldest that is waiting, in flight or delayed.", ["stage"]
@@ -95,15 +110,25 @@ ack_fenced = Counter(
     ["stage"],
 )
 reclaimed = Counter("webhook_events_reclaimed", "Entries taken over from workers that went away.", ["stage"])
+redis_reconnects = Counter(
+    "webhook_redis_reconnects", "Times that a reader had to begin anew with its connection.", ["stage"]
+)
+lease_renewed = Counter("webhook_lease_renewed", "Entries whose lease was renewed.", ["stage"])
 lease_lost = Counter("webhook_lease_lost", "Entries or names that were taken over while in use.", ["stage"])
 context_deleted = Counter(
     "webhook_events_context_deleted", "Events dropped because their context had been deleted.", ["tool"]
 )
 
+superseded = Counter(
+    "webhook_events_superseded",
+    "Messages of SQS dropped because another delivery of the same event counts.",
+    ["tool"],
+)
+
 EVENTS = StageMetrics.named("events", "event")
 ENRICHMENTS = StageMetrics.named("enrichment", "enrichment")
 
-for _counter in (stream_lost, ack_fenced, reclaimed, lease_lost):
+for _counter in (stream_lost, ack_fenced, reclaimed, redis_reconnects, lease_renewed, lease_lost):
     for _metrics in (EVENTS, ENRICHMENTS):
         # Shown from the start: an increase from nothing is invisible to rate().
         _counter.labels(_metrics.stage)

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook_shared.envelope import MAGIC, Keyring, Undecodable, UnknownFormat, UnknownKey
 
-from webhook_consumer.entry import Cause, Dead, Entry, Outage, Retry
+from webhook_consumer.entry import Cause, Dead, Entry, Failure, Outage, Retry
 from webhook_consumer.queue_redis import QUEUE_TROUBLE
 
 SCHEMA = b"1"
@@ -66,7 +66,7 @@ class Opener:
         try:
             event = WebhookEvent.FromString(self._keyring.open(tenant, sealed, "event", event_id))
         except (UnknownKey, UnknownFormat) as error:
-            return Retry(str(error))
+            return Retry(str(error), failure=Failure.UNREADABLE)
         except Undecodable as error:
             return Dead(Cause.UNDECODABLE, str(error))
         except DecodeError:
@@ -82,5 +82,6 @@ def _is_sealed_for(tenant: bytes, entry: Entry) -> bool:
 def _of_another_version(schema: bytes) -> Retry | Dead:
     if schema.isdigit():
         # While versions are rolled out, a newer consumer may read it.
-        return Retry(f"schema {schema.decode()} is not known to this version")
+        detail = f"schema {schema.decode()} is not known to this version"
+        return Retry(detail, failure=Failure.UNREADABLE)
     return Dead(Cause.UNDECODABLE, "not an event: its schema is no number")

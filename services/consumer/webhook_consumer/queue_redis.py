@@ -7,7 +7,7 @@ caller's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -24,6 +24,8 @@ MOST_IDS = 1000
 # How far the list of pending entries is searched in one call.
 CLAIM_PAGE = 500
 START = b"-"
+# Parts tool and id among the entries that are put aside.
+UNIT_SEPARATOR = "\x1f"
 SUSPECTS_TTL_S = 86_400
 
 
@@ -35,13 +37,25 @@ class Lane:
         stage: "events" or "enrichment".
         stream: "webhook-events".
         group: "webhook-processors".
-        dead_letters: "webhook-events-dlq"; on a cluster it must carry the tag "{webhook-events}".
+        dead_letters: "webhook-events-dlq"; on a cluster it carries the tag "{webhook-events}".
+        partition: Its number where the stream is one of several: "0", "1"...; else empty.
     """
 
     stage: str
     stream: str
     group: str
     dead_letters: str
+    partition: str = ""
+
+    @property
+    def name(self) -> str:
+        """What operators call it: "events", or "events-3" where it is one of several."""
+        return f"{self.stage}-{self.partition}" if self.partition else self.stage
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where entries may be."""
+        return self.stream, self.delayed, self.parked, self.dead_letters
 
     @property
     def delayed(self) -> str:
@@ -57,6 +71,11 @@ class Lane:
     def arrivals(self) -> str:
         """ZSET: when delayed entries first arrived, ms."""
         return f"retry:{{{self.stream}}}:arrivals"
+
+    @property
+    def parked(self) -> str:
+        """ZSET: tool and id of entries that are put aside; their fields and arrivals are with the delayed."""
+        return f"parked:{{{self.stream}}}"
 
     @property
     def suspects(self) -> str:
@@ -108,11 +127,12 @@ class Burial:
     cause: Cause
     detail: str
     failures: int
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Where a stage's entries are; `oldest_ms` is None where there are none."""
+    """Where a stage's entries are; `oldest_ms` is None where there are none; `parked` are also `delayed`."""
 
     waiting: int
     in_flight: int
@@ -120,6 +140,20 @@ class Counts:
     due: int
     dead: int
     oldest_ms: int | None
+    parked: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        ages = [age for age in (self.oldest_ms, other.oldest_ms) if age is not None]
+        return Counts(
+            waiting=self.waiting + other.waiting,
+            in_flight=self.in_flight + other.in_flight,
+            delayed=self.delayed + other.delayed,
+            due=self.due + other.due,
+            dead=self.dead + other.dead,
+            oldest_ms=max(ages, default=None),
+            parked=self.parked + other.parked,
+        )
 
 
 class RedisQueue:
@@ -146,6 +180,8 @@ class RedisQueue:
         self._ack, self._renew, self._retry, self._dead_letter, self._release = (
             _fenced(name) for name in ("ack", "renew", "retry", "dead_letter", "release")
         )
+        self._park = _fenced("park")
+        self._unpark, self._abandon, self._reap = (_plain(name) for name in ("unpark", "abandon", "reap"))
         self._claim, self._promote = _plain("claim"), _plain("promote")
         self._stats = _plain("stats")
 
@@ -160,7 +196,7 @@ class RedisQueue:
             self._slot = await self._slots.take()
         await self.create_group()
         await self._enlist()
-        self._connection_id = int(await self._blocking.client_id())
+        self._connection_id = int(await self._blocking.at(self.lane.stream, "CLIENT ID"))
 
     async def create_group(self) -> None:
         """Create stream and group where they are missing, so that every entry in the stream is delivered."""
@@ -201,7 +237,7 @@ class RedisQueue:
         """
         lane = self.lane
         try:
-            reply: Any = await self._blocking.execute_command(  # type: ignore[no-untyped-call]  # redis-py's
+            reply: Any = await self._blocking.execute_command(
                 "XREADGROUP", "GROUP", lane.group, self.name, "COUNT", most,
                 "BLOCK", self._block_ms, "STREAMS", lane.stream, ">",
             )  # fmt: skip
@@ -212,7 +248,7 @@ class RedisQueue:
     async def wake(self) -> None:
         """End a read that waits; it returns nothing."""
         if self._connection_id:
-            await self._client.client_unblock(self._connection_id)
+            await self._client.at(self.lane.stream, "CLIENT UNBLOCK", self._connection_id)
 
     async def claim(
         self, cursor: bytes, *, held: Sequence[bytes], room: int, idle_ms: int | None = None
@@ -255,7 +291,7 @@ class RedisQueue:
 
     async def bury(self, items: Sequence[Burial]) -> list[bytes]:
         """Move entries to the dead letters. Returns the ids that are not this process's."""
-        rows = [[item.id, item.cause, item.detail, item.failures] for item in items]
+        rows = [[item.id, item.cause, item.detail, item.failures, item.fingerprint] for item in items]
         return await self._each(self._dead_letter, [self.lane.dead_letters], rows)
 
     async def release(self, ids: Sequence[bytes], idle_ms: int) -> None:
@@ -275,6 +311,49 @@ class RedisQueue:
         )
         return int(moved), int(next_ms) if next_ms >= 0 else None
 
+    async def park(self, entries: Sequence[Entry]) -> list[bytes]:
+        """Put entries aside until `unpark`. Returns the ids that are not this process's."""
+        rows = [[entry.id, entry.tool.replace(UNIT_SEPARATOR, "?")] for entry in entries]
+        return await self._each(self._park, [self.lane.parked, self.lane.bodies, self.lane.arrivals], rows)
+
+    async def unpark(self, most: int, allowances: Mapping[str, int], *, wanted: int, least: int) -> int:
+        """Put entries that were put aside back into the stream, from all tools alike. Returns how many.
+
+        Args:
+            most: In one call.
+            allowances: Most of a tool, where it may not come back freely.
+            wanted: Only so many that no more than this wait in the stream...
+            least: ...but at least so many, so that they come back however long the stream is.
+        """
+        lane = self.lane
+        limits = [value for pair in allowances.items() for value in pair]
+        moved = await self._run(
+            self._unpark,
+            [lane.stream, lane.parked, lane.bodies, lane.arrivals],
+            [lane.group, wanted, least, most, *limits],
+        )
+        return int(moved)
+
+    async def abandon(self, idle_ms: int, silent_ms: int) -> int:
+        """Let everybody take over at once what has been idle for so long. Returns how many entries.
+
+        Args:
+            idle_ms: What counts.
+            silent_ms: How idle they are made; what workers take for abandoned.
+        """
+        count, cursor = 0, START
+        while cursor:
+            cursor, found = await self._run(
+                self._abandon, [self.lane.stream], [self.lane.group, idle_ms, silent_ms, cursor, CLAIM_PAGE]
+            )
+            count += int(found)
+        return count
+
+    async def reap(self, idle_ms: int, most: int) -> list[str]:
+        """Forget consumers that hold nothing and have been silent for so long. Returns their names."""
+        names = await self._run(self._reap, [self.lane.stream], [self.lane.group, idle_ms, most, self.name])
+        return [bytes(name).decode(errors="replace") for name in names]
+
     async def accuse(self, entry_id: bytes) -> int:
         """Note that a suspect is about to be started alone. Returns how often that has been noted."""
         count = await self._client.hincrby(self.lane.suspects, entry_id, 1)
@@ -288,11 +367,13 @@ class RedisQueue:
     async def counts(self) -> Counts:
         """Where the entries are now, exactly; the dead letters a moment later than the rest."""
         lane = self.lane
-        waiting, in_flight, delayed, due, oldest = await self._stats(
-            self._client, [lane.stream, lane.delayed, lane.arrivals], [lane.group]
+        waiting, in_flight, delayed, due, oldest, parked = await self._stats(
+            self._client, [lane.stream, lane.delayed, lane.arrivals, lane.parked], [lane.group]
         )
         dead = await self._client.xlen(lane.dead_letters)
-        return Counts(waiting, in_flight, delayed, due, dead, oldest if oldest >= 0 else None)
+        return Counts(
+            waiting, in_flight, delayed + parked, due, dead, oldest if oldest >= 0 else None, parked
+        )
 
     async def consumers(self) -> list[tuple[str, int, int]]:
         """Name, entries in flight and idle time (ms) of each consumer of the group, by name."""

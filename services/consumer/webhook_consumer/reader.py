@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sequence
 
 from webhook_shared.redis import Backoff
 from webhook_shared.telemetry import log
 
-from webhook_consumer.buffer import Buffer
-from webhook_consumer.metrics import StageMetrics, stream_lost
-from webhook_consumer.queue_redis import QUEUE_TROUBLE, START, RedisQueue, StreamLost
+from webhook_consumer.buffer import NEVER, Buffer
+from webhook_consumer.entry import Entry
+from webhook_consumer.holds import Holds
+from webhook_consumer.metrics import StageMetrics, parkings, redis_reconnects, stream_lost
+from webhook_consumer.queue import EventQueue
+from webhook_consumer.queue_redis import QUEUE_TROUBLE, START, StreamLost
 
 # Longer reads starve the event loop, shorter ones pay more round trips.
 MOST_PER_READ = 500
 # How often a read is woken while the reader winds up: it may be about to block again.
 WAKE_PERIOD_S = 0.05
+DRAINING_PAUSE_S = 0.1
+# What waits longer than this is to be looked through for tools that a noisier one keeps waiting.
+BEHIND_S = 1.0
 
 
 class Reader:
@@ -24,12 +32,16 @@ class Reader:
     in nobody's hands. After any trouble the list of this process's pending entries is read first.
     """
 
-    def __init__(self, queue: RedisQueue, buffer: Buffer, metrics: StageMetrics) -> None:
+    def __init__(self, queue: EventQueue, buffer: Buffer, metrics: StageMetrics, holds: Holds) -> None:
         self._queue = queue
         self._buffer = buffer
         self._metrics = metrics
+        self._holds = holds
         self._stopping = False
         self._joined = False
+        self._waits_for_room = False
+        self._behind_at = NEVER
+        self._succeeded = time.monotonic()
 
     async def run(self) -> None:
         """Read until `stop`."""
@@ -52,9 +64,17 @@ class Reader:
                 self.rejoin()
                 await backoff.wait()
 
+    @property
+    def silent_s(self) -> float:
+        """How long no read has succeeded though there was room, seconds."""
+        if self._waits_for_room or self._holds.is_draining:
+            return 0.0
+        return time.monotonic() - self._succeeded
+
     def rejoin(self) -> None:
         """Before the next read: have a name and a group, and look for pending entries."""
         self._joined = False
+        redis_reconnects.labels(self._metrics.stage).inc()
 
     async def stop(self, running: asyncio.Task[None]) -> None:
         """End `run`, whose task this is, without losing what its last read is given."""
@@ -72,14 +92,37 @@ class Reader:
             await self._queue.join()
             self._joined = True
             await self._resume()
-        room = await self._buffer.room()
-        if room > 0 and not self._stopping:
-            await self._buffer.add(await self._queue.read(min(room, MOST_PER_READ)))
+        if self._holds.is_draining:
+            await asyncio.sleep(DRAINING_PAUSE_S)
+            return
+        room = await self._room(self._behind_at)
+        if room > 0 and not self._stopping and not self._holds.is_draining:
+            most = min(room, MOST_PER_READ)
+            entries = await self._queue.read(most)
+            self._succeeded = time.monotonic()
+            self._note_age(entries, is_full=len(entries) >= most)
+            if beyond := await self._buffer.add(entries, shared=True):
+                # Where this fails they are found among this process's own, as after any trouble.
+                await self._queue.park(beyond)
+                parkings.labels(self._metrics.stage, "share").inc(len(beyond))
+
+    async def _room(self, behind_at: float = NEVER) -> int:
+        self._waits_for_room = True
+        try:
+            return await self._buffer.room(behind_at)
+        finally:
+            self._waits_for_room = False
+            self._succeeded = time.monotonic()
+
+    def _note_age(self, entries: Sequence[Entry], *, is_full: bool) -> None:
+        # Where a read was full, more waits that is hardly younger; else nothing waited a moment ago.
+        age_s = time.time() - int(entries[-1].id.partition(b"-")[0]) / 1000 if is_full else 0.0
+        self._behind_at = asyncio.get_running_loop().time() + BEHIND_S - age_s
 
     async def _resume(self) -> None:
         cursor = START
         while cursor and not self._stopping:
-            room = await self._buffer.room()
+            room = await self._room()
             claimed = await self._queue.claim(cursor, held=self._buffer.ids(), room=room)
             stream_lost.labels(self._metrics.stage).inc(claimed.lost)
             await self._buffer.add(claimed.entries)

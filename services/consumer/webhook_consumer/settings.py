@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from webhook_shared.migration import MigrationSection
+from webhook_shared.objects import ObjectStorageSection
 from webhook_shared.settings import (
     Duration,
     EncryptionSection,
+    QueueSection,
     Section,
     ServiceGroup,
     ServiceSettings,
     setting,
 )
+
+from webhook_consumer.archive_settings import ArchiveSection
+from webhook_consumer.failure_settings import BreakerSection, RateLimitedSection, RetryBudgetSection
 
 
 class EnrichmentSection(Section):
@@ -30,10 +36,9 @@ class EnrichmentSection(Section):
     prefetch_count: int = setting(256, ge=1, le=100_000, description="Most contexts held by one process.")
 
 
-class ConsumerSection(Section):
+class ConsumerSection(QueueSection):
     """`webhook.consumer`: how the queue is worked off."""
 
-    stream: str = setting("webhook-events", min_length=1, description="Where the gateway queues events.")
     consumer_group: str = setting(
         "webhook-processors", min_length=1, description="The group that reads that stream."
     )
@@ -67,6 +72,19 @@ class ConsumerSection(Section):
     retry_backoff_cap: Duration = setting(
         timedelta(minutes=1), ge=timedelta(milliseconds=1), description="Highest ceiling of a delay."
     )
+    rate_limited: RateLimitedSection = RateLimitedSection()
+    retry_budget: RetryBudgetSection = RetryBudgetSection()
+    circuit_breaker: BreakerSection = BreakerSection()
+    handler_timeout: Duration = setting(
+        timedelta(minutes=5),
+        ge=timedelta(milliseconds=100),
+        description="How long a batch may be worked on; then each of its events is tried alone.",
+    )
+    watchdog_timeout: Duration = setting(
+        timedelta(minutes=1),
+        ge=timedelta(seconds=1),
+        description="How long the process may stand still; then it ends, and others take over what it held.",
+    )
     quarantine_stream: str = setting(
         "webhook-quarantine",
         min_length=1,
@@ -80,6 +98,9 @@ class ConsumerWebhook(ServiceGroup):
 
     encryption: EncryptionSection = EncryptionSection()
     consumer: ConsumerSection = ConsumerSection()
+    archive: ArchiveSection = ArchiveSection()
+    cold_storage: ObjectStorageSection = ObjectStorageSection()
+    migration: MigrationSection = MigrationSection()
 
 
 class ConsumerSettings(ServiceSettings):

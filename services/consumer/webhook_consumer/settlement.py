@@ -1,4 +1,4 @@
-"""Writes down what became of entries: acknowledged, delayed or dead."""
+"""Writes down what became of entries: acknowledged, delayed, dead or put aside."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from webhook_shared.redis import Backoff
 from webhook_shared.telemetry import log
 
 from webhook_consumer.buffer import Buffer
-from webhook_consumer.entry import Cause, Dead, Done, Entry, Outcome, Retry
-from webhook_consumer.metrics import StageMetrics, ack_fenced, stream_lost
-from webhook_consumer.queue_redis import QUEUE_TROUBLE, Burial, Delayed, RedisQueue, StreamLost
-from webhook_consumer.retry import RetryPolicy
+from webhook_consumer.entry import CANARY, Cause, Dead, Done, Entry, Outcome, Retry
+from webhook_consumer.fingerprint import fingerprint
+from webhook_consumer.holds import Holds
+from webhook_consumer.metrics import StageMetrics, ack_fenced, over_budget, parkings, stream_lost
+from webhook_consumer.queue import EventQueue
+from webhook_consumer.queue_redis import QUEUE_TROUBLE, Burial, Delayed, StreamLost
+from webhook_consumer.redrive import Canaries
+from webhook_consumer.retry import RetryBudget, RetryPolicy
 
 MOST_PER_ACK = 1000
 
@@ -32,11 +36,24 @@ class Settlement:
     Acknowledgements of batches that end together leave in one call.
     """
 
-    def __init__(self, queue: RedisQueue, buffer: Buffer, policy: RetryPolicy, metrics: StageMetrics) -> None:
+    def __init__(
+        self,
+        queue: EventQueue,
+        buffer: Buffer,
+        policy: RetryPolicy,
+        metrics: StageMetrics,
+        *,
+        holds: Holds,
+        budget: RetryBudget | None = None,
+        canaries: Canaries | None = None,
+    ) -> None:
         self._queue = queue
         self._buffer = buffer
         self._policy = policy
         self._metrics = metrics
+        self._holds = holds
+        self._budget = budget
+        self._canaries = canaries
         self._acks: Coalescer[list[bytes], None] = Coalescer(
             self._acknowledge, max_items=MOST_PER_ACK, max_weight=MOST_PER_ACK, weigh=len
         )
@@ -51,7 +68,32 @@ class Settlement:
         if found.done:
             await self._acks.submit([entry.id for entry in found.done])
             self._count(found.done)
+        if self._canaries is not None and any(map(_is_canary, entries)):
+            await self._tell(self._canaries, entries, outcomes)
         self._buffer.drop([entry.id for entry in entries])
+
+    async def park(self, entries: Sequence[Entry], why: str) -> None:
+        """Put entries aside that were not started; returns when that is durable."""
+        await self._insist(lambda: self._queue.park(entries))
+        parkings.labels(self._metrics.stage, why).inc(len(entries))
+        self._buffer.drop([entry.id for entry in entries])
+
+    async def _tell(self, canaries: Canaries, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+        # After the outcome is durable: a canary of which nobody hears counts as undecided, not as well.
+        ends = {
+            entry.fields[CANARY]: isinstance(outcome, Done)
+            for entry, outcome in zip(entries, outcomes, strict=True)
+            if _is_canary(entry) and not self._is_retried(entry, outcome)
+        }
+        try:
+            await canaries.tell(ends)
+        except QUEUE_TROUBLE:
+            log.info("redrive.canary_not_told", stage=self._metrics.stage)
+
+    def _is_retried(self, entry: Entry, outcome: Outcome) -> bool:
+        if not isinstance(outcome, Retry):
+            return False
+        return self._policy.delay_s(outcome, entry.failures + 1) is not None
 
     async def _acknowledge(self, batches: list[list[bytes]]) -> list[None]:
         ids = [entry_id for batch in batches for entry_id in batch]
@@ -82,6 +124,9 @@ class Settlement:
         for tool, count in counts.items():
             name = tool.decode(errors="replace") if isinstance(tool, bytes) else tool
             self._metrics.processed.labels(name).inc(count)
+            if self._budget is not None:
+                self._budget.earn(name, count)
+            self._holds.went_well(name, count)
 
     def _sort(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> _Sorted:
         if set(map(type, outcomes)) == {Done}:
@@ -97,13 +142,20 @@ class Settlement:
     def _sort_failure(self, entry: Entry, outcome: Retry | Dead, found: _Sorted) -> None:
         tool, failures = entry.tool, entry.failures + 1
         self._metrics.failed.labels(tool).inc()
+        self._holds.failed(tool, outcome)
+        if not entry.failures and self._budget is not None:
+            self._budget.earn(tool, 1)
         if isinstance(outcome, Retry):
             delay_s = self._policy.delay_s(outcome, failures)
             if delay_s is not None:
+                if self._budget is not None and not self._budget.spend(tool):
+                    over_budget.labels(tool, self._metrics.stage).inc()
+                    delay_s = self._policy.delay_s(outcome, failures, hurry=False) or delay_s
                 self._metrics.retried.labels(tool).inc()
                 found.delayed.append(Delayed(entry.id, round(delay_s * 1000), failures))
                 return
             outcome = Dead(Cause.EXHAUSTED, outcome.detail)
+        alike = fingerprint(self._metrics.stage, tool, outcome.cause, outcome.detail)
         self._metrics.dead_lettered.labels(tool, outcome.cause).inc()
         log.warning(
             "event.dead_lettered",
@@ -112,5 +164,10 @@ class Settlement:
             tool=tool,
             cause=str(outcome.cause),
             detail=outcome.detail,
+            fingerprint=alike,
         )
-        found.dead.append(Burial(entry.id, outcome.cause, outcome.detail, failures))
+        found.dead.append(Burial(entry.id, outcome.cause, outcome.detail, failures, alike))
+
+
+def _is_canary(entry: Entry) -> bool:
+    return CANARY in entry.fields

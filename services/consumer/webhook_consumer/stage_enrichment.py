@@ -15,7 +15,7 @@ from webhook_shared.errors import ServiceError
 from webhook_consumer import blame
 from webhook_consumer.context_client import ETAG_MISMATCH, ContextClient
 from webhook_consumer.enrichment import Insight, Known
-from webhook_consumer.entry import DONE, Cause, Dead, Entry, Outcome, Retry
+from webhook_consumer.entry import DONE, Cause, Dead, Entry, Failure, Outcome, Retry
 from webhook_consumer.intelligence_client import IntelligenceClient
 
 Where = tuple[str, str]
@@ -23,9 +23,11 @@ Where = tuple[str, str]
 # Read at first; more only where more is new.
 USUAL_EVENTS = 50
 MOST_EVENTS = 1000
+# A summary may leave so many for later.
+DEFERRED_EVENTS = 256
 # How often a context that changes while it is read is read again at once.
 ROUNDS = 3
-CHANGING = Retry("the context changes faster than it is understood", patient=True)
+CHANGING = Retry("the context changes faster than it is understood", patient=True, failure=Failure.CONTENDED)
 
 
 class EnrichmentStage:
@@ -93,7 +95,7 @@ class EnrichmentStage:
         for at, known in enumerate(results):
             if isinstance(known, Known) and not known.is_complete:
                 news = min(known.event_count - known.covered_event_count, MOST_EVENTS)
-                most = max(news, USUAL_EVENTS)
+                most = max(news, DEFERRED_EVENTS)
                 read_more = partial(self._contexts.known, tenant, most_events=most)
                 [results[at]] = await blame.each(read_more, [known.context_id])
         return [replace(known, tenant=tenant) if isinstance(known, Known) else known for known in results]

@@ -10,6 +10,7 @@ from webhook_shared.telemetry import log
 
 from webhook_consumer import blame
 from webhook_consumer.append import Append
+from webhook_consumer.archive_stage import REPLAY
 from webhook_consumer.context_client import CONTEXT_DELETED, Addition, ContextClient
 from webhook_consumer.entry import DONE, Cause, Dead, Done, Entry, Outcome, Retry
 from webhook_consumer.metrics import context_deleted
@@ -47,7 +48,8 @@ class EventStage:
             for at, opened in enumerate(await self._opener.open(entries)):
                 said = self._said(opened) if isinstance(opened, WebhookEvent) else opened
                 if isinstance(opened, WebhookEvent) and isinstance(said, list):
-                    additions += [Addition(opened, append, parents[at]) for append in said]
+                    replay_id = entries[at].text(REPLAY) if REPLAY in entries[at].fields else ""
+                    additions += [Addition(opened, append, parents[at], replay_id) for append in said]
                     owners += [at] * len(said)
                 elif not isinstance(said, list):
                     outcomes[at] = said

@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from webhook_shared import object_store
 from webhook_shared import redis as store
 from webhook_shared.channel import connected
 from webhook_shared.envelope import Keyring
 from webhook_shared.identity import Authenticator, Certificates
+from webhook_shared.migration import MigrationSection
+from webhook_shared.objects import ObjectStore
+from webhook_shared.parity import Ledger, Place
+from webhook_shared.partitions import Partitions
 from webhook_shared.redis import Client
 from webhook_shared.server import serving
 from webhook_shared.tasks import ended
 
 from webhook_consumer import metrics
+from webhook_consumer.archive import Archive
+from webhook_consumer.archive_servicer import ArchiveServicer
 from webhook_consumer.backlog import Backlog
+from webhook_consumer.breaker import Breakers
 from webhook_consumer.context_client import ContextClient
+from webhook_consumer.crew import Crew
 from webhook_consumer.dead_letters import DeadLetters
+from webhook_consumer.entry import Handler
+from webhook_consumer.failures import breaker_policy, retry_budget, retry_policy
+from webhook_consumer.holds import Holds
 from webhook_consumer.intelligence_client import IntelligenceClient
+from webhook_consumer.lanes import enrichment_lane, event_lanes, left_behind
 from webhook_consumer.normalize import Normalizer
 from webhook_consumer.opener import Opener
+from webhook_consumer.queue import EventQueue
 from webhook_consumer.queue_redis import Lane, RedisQueue
-from webhook_consumer.retry import RetryPolicy
+from webhook_consumer.redrive import Canaries, Redrive
+from webhook_consumer.replay import Replays
+from webhook_consumer.replay_rehearsal import Rehearsal
 from webhook_consumer.servicer import ConsumerAdmin
-from webhook_consumer.settings import ConsumerSection, ConsumerSettings
+from webhook_consumer.settings import ConsumerSection, ConsumerSettings, ConsumerWebhook
 from webhook_consumer.stage_enrichment import EnrichmentStage
 from webhook_consumer.stage_events import EventStage
+from webhook_consumer.tools import Tools
+from webhook_consumer.watchdog import Watchdog
+from webhook_consumer.witness import Witness
 from webhook_consumer.worker import Limits, Worker
 
 CONTEXT_DEADLINE_S = 30.0
 # A batch of summaries by a remote model takes its time.
 INTELLIGENCE_DEADLINE_S = 120.0
+# A stage that has not read for so long, though there was room, is not well.
+READS_MISSED = 3
+SHORTEST_SILENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -64,30 +87,63 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
             client, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
         )
 
+        on_cluster = await client.form() == "cluster"
+        lanes = [
+            *event_lanes(consumer, on_cluster=on_cluster),
+            enrichment_lane(consumer, on_cluster=on_cluster),
+        ]
         queues: list[RedisQueue] = []
-        for lane in lanes(consumer):
+
+        def queue_of(lane: Lane) -> RedisQueue:
             blocking = store.connect(webhook.redis, block_s=consumer.block_timeout.total_seconds())
             stack.push_async_callback(blocking.aclose)
-            queues.append(_queue(lane, client, blocking, consumer))
-        backlog = Backlog(client, queues, consumer.quarantine_stream)
-        admin = ConsumerAdmin(backlog, DeadLetters(client, lanes(consumer)), Opener(keyring))
-        port = await stack.enter_async_context(
-            serving(
-                settings.process.listen_address or webhook.services.consumer,
-                [admin.service()],
-                authenticator=authenticator,
-                ready={"redis": partial(store.ping, client)},
-                drain_s=drain_s,
-                tls=webhook.tls,
-            )
-        )
+            queue = _queue(lane, client, blocking, consumer)
+            queues.append(queue)
+            return queue
 
+        for lane in lanes:
+            queue_of(lane)
+        backlog = Backlog(client, queues, consumer.quarantine_stream)
+        breakers = {lane.stage: Breakers(client, lane.stage, breaker_policy(consumer)) for lane in lanes}
+        dead_letters, canaries = DeadLetters(client, lanes), Canaries(client)
+        admin = ConsumerAdmin(
+            backlog,
+            dead_letters,
+            Opener(keyring),
+            tools=Tools(client, lanes, list(breakers.values()), dead_letters),
+            redrive=Redrive(client, dead_letters, canaries),
+            claim_idle_ms=_milliseconds(consumer.claim_idle_time.total_seconds()),
+        )
         key = webhook.identity.internal_key
         contexts = ContextClient(
             await stack.enter_async_context(
                 connected(webhook.services.context, key=key, deadline_s=CONTEXT_DEADLINE_S, tls=webhook.tls)
             )
         )
+        normalize = Normalizer.load().normalize
+        objects = await stack.enter_async_context(object_store.opened(webhook.cold_storage))
+        archive = Archive(client, objects, webhook.encryption.master_key, webhook.archive)
+        archived = ArchiveServicer(
+            archive.catalogue,
+            Replays(client, archive.catalogue, Partitions(consumer.stream, consumer.partitions)),
+            Rehearsal(Opener(keyring), normalize, contexts),
+            Opener(keyring),
+        )
+        workers: list[Worker] = []
+        port = await stack.enter_async_context(
+            serving(
+                settings.process.listen_address or webhook.services.consumer,
+                [admin.service(), archived.service()],
+                authenticator=authenticator,
+                ready={
+                    "redis": partial(store.ping, client),
+                    "reading": partial(_reading, workers, _silence_s(consumer)),
+                },
+                drain_s=drain_s,
+                tls=webhook.tls,
+            )
+        )
+
         intelligence = IntelligenceClient(
             await stack.enter_async_context(
                 connected(
@@ -99,43 +155,97 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
             )
         )
         await stack.enter_async_context(_gauges(backlog))
-        events = EventStage(Opener(keyring), Normalizer.load().normalize, contexts)
+        await stack.enter_async_context(archive.at_work())
+        events = archive.of(EventStage(Opener(keyring), normalize, contexts))
         enrichment = EnrichmentStage(contexts, intelligence)
-        workers = [
-            Worker(queues[0], events, event_limits(consumer, drain_s), _policy(consumer), metrics.EVENTS),
-            Worker(
-                queues[1],
-                enrichment,
-                enrichment_limits(consumer, drain_s),
-                _policy(consumer),
-                metrics.ENRICHMENTS,
+        stages: dict[str, tuple[Handler, Limits, metrics.StageMetrics]] = {
+            "events": (
+                _watched(events, webhook.migration, client, Place.REDIS_PROCESSED),
+                event_limits(consumer, drain_s),
+                metrics.EVENTS,
             ),
-        ]
-        async with _all(workers):
+            "enrichment": (enrichment, enrichment_limits(consumer, drain_s), metrics.ENRICHMENTS),
+        }
+
+        def employ(lane: Lane) -> Worker:
+            queue = next((queue for queue in queues if queue.lane == lane), None)
+            if queue is None:
+                lanes.append(lane)
+                queue = queue_of(lane)
+            handler, limits, counted = stages[lane.stage]
+            return Worker(
+                queue,
+                handler,
+                limits,
+                retry_policy(consumer),
+                counted,
+                holds=Holds(breakers[lane.stage]),
+                budget=retry_budget(consumer),
+                canaries=canaries,
+            )
+
+        crew = Crew(workers, employ, partial(left_behind, client, consumer, on_cluster=on_cluster))
+        for lane in lanes:
+            crew.add(lane)
+        if webhook.migration.reads_sqs:
+            queue, stage = await stack.enter_async_context(_sqs(webhook, lanes[0], client, objects, events))
+            workers.append(
+                Worker(
+                    queue,
+                    stage,
+                    event_limits(consumer, drain_s),
+                    retry_policy(consumer),
+                    metrics.EVENTS,
+                    holds=Holds(breakers[lanes[0].stage]),
+                    budget=retry_budget(consumer),
+                    canaries=canaries,
+                )
+            )
+        watchdog = Watchdog(consumer.watchdog_timeout.total_seconds())
+        await stack.enter_async_context(watchdog.watching())
+        async with crew.at_work():
             yield Running(port)
 
 
-def lanes(consumer: ConsumerSection) -> list[Lane]:
-    """The two stages' lanes, in the order of an event's way."""
-    return [
-        Lane("events", consumer.stream, consumer.consumer_group, consumer.dead_letter_stream),
-        Lane(
-            "enrichment",
-            consumer.enrichment.stream,
-            consumer.enrichment.consumer_group,
-            f"{consumer.enrichment.stream}-dlq",
-        ),
-    ]
+@asynccontextmanager
+async def _sqs(
+    webhook: ConsumerWebhook, lane: Lane, client: Client, objects: ObjectStore, events: Handler
+) -> AsyncIterator[tuple[EventQueue, Handler]]:
+    """The queue on SQS, and stage one for what it brings."""
+    # Only where SQS is read: the driver costs a process that does not 25 MB and half a second.
+    from webhook_consumer.sqs_consumption import sqs_queue, sqs_stage  # noqa: PLC0415  # see above
+
+    consumer = webhook.consumer
+    async with sqs_queue(
+        webhook.migration,
+        lane,
+        client,
+        objects,
+        block_ms=_milliseconds(consumer.block_timeout.total_seconds()),
+        visibility_ms=_milliseconds(consumer.claim_idle_time.total_seconds()),
+    ) as queue:
+        watched = _watched(events, webhook.migration, client, Place.SQS_PROCESSED)
+        yield queue, sqs_stage(watched, client, objects)
+
+
+def _watched(stage: Handler, migration: MigrationSection, client: Client, place: Place) -> Handler:
+    """The stage, and while both queues are written a note of what it has done."""
+    if not migration.dual_write:
+        return stage
+    return Witness(
+        stage, Ledger(client, place, retention_s=round(migration.parity_retention.total_seconds()))
+    )
 
 
 def event_limits(consumer: ConsumerSection, drain_s: float) -> Limits:
-    """How much stage one takes on."""
+    """How much stage one takes on, of each partition its share."""
     return Limits(
-        workers=consumer.num_workers,
+        workers=math.ceil(consumer.num_workers / consumer.partitions),
         batch=consumer.batch_size,
-        prefetch=consumer.prefetch_count,
+        prefetch=math.ceil(consumer.prefetch_count / consumer.partitions),
         idle_ms=_milliseconds(consumer.claim_idle_time.total_seconds()),
         drain_s=drain_s,
+        handler_s=consumer.handler_timeout.total_seconds(),
     )
 
 
@@ -147,6 +257,7 @@ def enrichment_limits(consumer: ConsumerSection, drain_s: float) -> Limits:
         prefetch=consumer.enrichment.prefetch_count,
         idle_ms=_milliseconds(consumer.claim_idle_time.total_seconds()),
         drain_s=drain_s,
+        handler_s=consumer.handler_timeout.total_seconds(),
     )
 
 
@@ -160,27 +271,19 @@ def _queue(lane: Lane, client: Client, blocking: Client, consumer: ConsumerSecti
     )
 
 
-def _policy(consumer: ConsumerSection) -> RetryPolicy:
-    return RetryPolicy(
-        max_retries=consumer.max_retries,
-        base_s=consumer.retry_backoff_base.total_seconds(),
-        cap_s=consumer.retry_backoff_cap.total_seconds(),
-    )
+def _silence_s(consumer: ConsumerSection) -> float:
+    return max(SHORTEST_SILENCE_S, READS_MISSED * consumer.block_timeout.total_seconds())
+
+
+async def _reading(workers: list[Worker], silence_s: float) -> None:
+    """Raise where a stage should be reading and has not managed to for so long."""
+    silent = [worker for worker in workers if worker.silent_s > silence_s]
+    if silent:
+        raise RuntimeError(f"{len(silent)} stages do not read")
 
 
 def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
-
-
-@asynccontextmanager
-async def _all(workers: list[Worker]) -> AsyncIterator[None]:
-    for worker in workers:
-        await worker.__aenter__()
-    try:
-        yield
-    finally:
-        # Side by side: together they may take no longer than one of them.
-        await asyncio.gather(*(worker.__aexit__(None, None, None) for worker in workers))
 
 
 @asynccontextmanager

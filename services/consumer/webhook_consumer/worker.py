@@ -14,11 +14,15 @@ from webhook_shared.tasks import ended
 from webhook_shared.telemetry import log
 
 from webhook_consumer.buffer import Buffer
-from webhook_consumer.entry import Cause, Dead, Entry, Handler, Outage, Outcome, Retry
-from webhook_consumer.metrics import StageMetrics, paused
-from webhook_consumer.queue_redis import QUEUE_TROUBLE, RedisQueue
+from webhook_consumer.entry import Cause, Dead, Entry, Handler
+from webhook_consumer.handling import Handling
+from webhook_consumer.holds import Holds
+from webhook_consumer.metrics import StageMetrics
+from webhook_consumer.queue import EventQueue
+from webhook_consumer.queue_redis import QUEUE_TROUBLE
 from webhook_consumer.reader import Reader
-from webhook_consumer.retry import RetryPolicy
+from webhook_consumer.redrive import Canaries
+from webhook_consumer.retry import RetryBudget, RetryPolicy
 from webhook_consumer.settlement import Settlement
 from webhook_consumer.upkeep import Upkeep
 
@@ -26,8 +30,6 @@ from webhook_consumer.upkeep import Upkeep
 SUSPICIOUS_DELIVERIES = 5
 # So often started alone without coming to an end: it does.
 MOST_ACCUSATIONS = 2
-OUTAGE_BACKOFF_BASE_S = 0.1
-OUTAGE_BACKOFF_CAP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Limits:
         prefetch: Most entries buffered or running.
         idle_ms: How long an entry may be silent before another process takes it over.
         drain_s: How long running batches may take to finish at the end, seconds.
+        handler_s: How long a handler may take over a batch, seconds.
     """
 
     workers: int
@@ -47,6 +50,7 @@ class Limits:
     prefetch: int
     idle_ms: int
     drain_s: float
+    handler_s: float = 300.0
 
 
 class Worker:
@@ -58,20 +62,34 @@ class Worker:
 
     def __init__(
         self,
-        queue: RedisQueue,
+        queue: EventQueue,
         handler: Handler,
         limits: Limits,
         policy: RetryPolicy,
         metrics: StageMetrics,
+        *,
+        holds: Holds | None = None,
+        budget: RetryBudget | None = None,
+        canaries: Canaries | None = None,
     ) -> None:
         self._queue = queue
-        self._handler = handler
         self._limits = limits
         self._metrics = metrics
         self._buffer = Buffer(limits.prefetch, SUSPICIOUS_DELIVERIES)
-        self._reader = Reader(queue, self._buffer, metrics)
-        self._settlement = Settlement(queue, self._buffer, policy, metrics)
-        self._upkeep = Upkeep(queue, self._buffer, self._reader, metrics, limits.idle_ms)
+        self._holds = holds = holds or Holds()
+        self._handling = Handling(handler, self._buffer, metrics, limits.handler_s)
+        self._reader = Reader(queue, self._buffer, metrics, holds)
+        self._settlement = Settlement(
+            queue, self._buffer, policy, metrics, holds=holds, budget=budget, canaries=canaries
+        )
+        self._upkeep = Upkeep(
+            queue,
+            self._buffer,
+            self._reader,
+            metrics,
+            limits.idle_ms,
+            holds=holds,
+        )
         self._stopping = asyncio.Event()
         self._alone = asyncio.Lock()
         self._reading: asyncio.Task[None]
@@ -79,11 +97,25 @@ class Worker:
         self._keeping: list[asyncio.Task[None]] = []
         self._beating: asyncio.Task[None]
 
+    @property
+    def silent_s(self) -> float:
+        """How long reading has not succeeded though there was room, seconds."""
+        return self._reader.silent_s
+
     async def __aenter__(self) -> Self:
         start = asyncio.create_task
         self._reading = start(self._reader.run(), name=f"{self._metrics.stage}.read")
         self._working = [start(self._work()) for _ in range(self._limits.workers)]
-        self._keeping = [start(self._upkeep.reclaim()), start(self._upkeep.promote())]
+        self._keeping = [
+            start(task())
+            for task in (
+                self._upkeep.reclaim,
+                self._upkeep.promote,
+                self._upkeep.unpark,
+                self._upkeep.reap,
+                self._holds.watch,
+            )
+        ]
         self._beating = start(self._upkeep.heartbeat())
         return self
 
@@ -106,17 +138,27 @@ class Worker:
             log.info("worker.name_not_freed", stage=self._metrics.stage)
 
     async def _work(self) -> None:
-        while batch := await self._buffer.take(self._limits.batch):
-            queued_ms = int(batch[0].id.partition(b"-")[0])
+        while taken := await self._buffer.take(self._limits.batch):
+            batch = await self._let_through(taken) if self._holds.some else taken
+            if not batch:
+                continue
+            # Of tools that take turns the first entry need not be the oldest.
+            queued_ms = int(min(batch).id.partition(b"-")[0])
             self._metrics.dwell.observe(time.time() - queued_ms / 1000, len(batch))
             if self._buffer.is_suspect(batch[0]):
                 await self._run_alone(batch[0])
             else:
                 await self._run(batch)
 
+    async def _let_through(self, batch: list[Entry]) -> list[Entry]:
+        go, aside = await self._holds.admit(batch)
+        if aside:
+            await self._settlement.park(aside, "held")
+        return go
+
     async def _run(self, batch: Sequence[Entry]) -> None:
         started = time.perf_counter()
-        outcomes = await self._outcomes(batch)
+        outcomes = await self._handling.outcomes(batch, self._stops_within)
         if outcomes is None:
             await self._hand_back([entry.id for entry in batch])
             return
@@ -153,36 +195,6 @@ class Worker:
             await self._queue.acquit(suspect.id)
         except QUEUE_TROUBLE:
             log.info("worker.suspect_not_acquitted", stage=self._metrics.stage)
-
-    async def _outcomes(self, batch: Sequence[Entry]) -> Sequence[Outcome] | None:
-        """What the handler made of the batch; None where an outage outlasted this process."""
-        backoff = Backoff(base_s=OUTAGE_BACKOFF_BASE_S, cap_s=OUTAGE_BACKOFF_CAP_S)
-        waiting = False
-        while True:
-            try:
-                outcomes = await self._handled(batch)
-            except Outage as outage:
-                if not waiting:
-                    log.warning("stage.paused", stage=self._metrics.stage, why=str(outage))
-                waiting = True
-            else:
-                if waiting:
-                    log.info("stage.resumed", stage=self._metrics.stage)
-                return outcomes
-            with paused.labels(self._metrics.stage).track_inprogress():
-                if await self._stops_within(backoff.next_delay_s()):
-                    return None
-
-    async def _handled(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
-        try:
-            return await self._handler.handle(batch)
-        except Outage:
-            raise
-        except Exception as error:  # noqa: BLE001  # a handler's mistake costs its entry, not the worker
-            if len(batch) > 1:
-                return [outcome for entry in batch for outcome in await self._handled([entry])]
-            log.error("worker.handler_failed", stage=self._metrics.stage, exc_info=True)
-            return [Retry(f"unexpected {type(error).__name__}")]
 
     async def _stops_within(self, seconds: float) -> bool:
         try:

@@ -7,19 +7,26 @@ from typing import Annotated
 import typer
 from webhook.consumer.v1 import consumer_admin_service_pb2, consumer_admin_service_pb2_grpc
 
+from webhook_ops.cli.dlq_redrive import Cause, Fingerprint, OfTenant, Tool, counts, redrive
 from webhook_ops.cli.door import Door, Json, call
 from webhook_ops.cli.paging import print_way_on
-from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
+from webhook_ops.cli.render import NONE, console, moment, print_json, table, text, to_plain
 
-app = typer.Typer(no_args_is_help=True, help="Look at dead letters: events that were given up.")
+app = typer.Typer(no_args_is_help=True, help="Events that were given up: look at them, put them back.")
+
+
+app.command()(counts)
+app.command()(redrive)
 
 
 @app.command("list")
 def list_(
     ctx: typer.Context,
     *,
-    tool: Annotated[str, typer.Option("--tool", help="Only of this tool.")] = "",
-    tenant: Annotated[str, typer.Option("--tenant", help="Only of this tenant.")] = "",
+    tool: Tool = "",
+    tenant: OfTenant = "",
+    cause: Cause = "",
+    fingerprint: Fingerprint = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="How many at most.")] = 50,
     page_token: Annotated[str, typer.Option("--page-token", help="Go on from the page before.")] = "",
     as_json: Json = False,
@@ -29,7 +36,12 @@ def list_(
     Example: `webhook-cli dlq list --tool github`
     """
     request = consumer_admin_service_pb2.ListDeadLettersRequest(
-        page_size=limit, page_token=page_token, tool=tool, tenant=tenant
+        page_size=limit,
+        page_token=page_token,
+        tool=tool,
+        tenant=tenant,
+        cause=cause,
+        fingerprint=fingerprint,
     )
 
     async def work(door: Door) -> consumer_admin_service_pb2.ListDeadLettersResponse:
@@ -54,11 +66,13 @@ def list_(
             letter.cause,
             letter.attempts,
             moment(letter.dead_time),
+            letter.fingerprint or NONE,
             letter.detail,
         )
         for letter in page.dead_letters
     ]
-    out.print(table(("id", "tool", "type", "stage", "cause", "attempts", "given up", "detail"), rows))
+    columns = ("id", "tool", "type", "stage", "cause", "attempts", "given up", "fingerprint", "detail")
+    out.print(table(columns, rows))
     print_way_on(out, page)
 
 

@@ -1,6 +1,8 @@
 -- Where a stage's entries are, at one instant.
--- KEYS 1: stream. 2: ZSET of due times. 3: ZSET of first arrivals. ARGV 1: group.
--- Returns waiting, in flight, delayed, of these due, and the age of the oldest in ms (-1: none).
+-- KEYS 1: stream. 2: ZSET of due times. 3: ZSET of first arrivals. 4: ZSET of what is put
+-- aside. ARGV 1: group.
+-- Returns waiting, in flight, delayed, of these due, the age of the oldest in ms (-1: none), and
+-- how many are put aside.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local length = redis.call('XLEN', KEYS[1])
@@ -30,4 +32,5 @@ return {
   redis.call('ZCARD', KEYS[2]),
   redis.call('ZCOUNT', KEYS[2], '-inf', now),
   oldest,
+  redis.call('ZCARD', KEYS[4]),
 }

@@ -26,35 +26,93 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0webhook/consumer/v1/consumer_admin_service.proto\x12\x13webhook.consumer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetBacklogRequest\"G\n\x12GetBacklogResponse\x12\x31\n\x06stages\x18\x01 \x03(\x0b\x32!.webhook.consumer.v1.StageBacklog\"\xc6\x01\n\x0cStageBacklog\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x15\n\rwaiting_count\x18\x04 \x01(\x03\x12\x17\n\x0fin_flight_count\x18\x05 \x01(\x03\x12\x15\n\rdelayed_count\x18\x06 \x01(\x03\x12\x12\n\ndead_count\x18\x07 \x01(\x03\x12-\n\noldest_age\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"=\n\x14ListConsumersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x15ListConsumersResponse\x12\x30\n\tconsumers\x18\x01 \x03(\x0b\x32\x1d.webhook.consumer.v1.Consumer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x08\x43onsumer\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\x0fin_flight_count\x18\x03 \x01(\x03\x12\'\n\x04idle\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\"i\n\x17ListDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.webhook.consumer.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x99\x02\n\nDeadLetter\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\t\x12\x31\n\rreceived_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tdead_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\t \x01(\r\x12\r\n\x05\x63\x61use\x18\n \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x0b \x01(\t\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\"G\n\x14GetDeadLetterRequest\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\x12\x17\n\x0finclude_payload\x18\x02 \x01(\x08\"^\n\x15GetDeadLetterResponse\x12\x34\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x1f.webhook.consumer.v1.DeadLetter\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x32\xb3\x03\n\x14\x43onsumerAdminService\x12]\n\nGetBacklog\x12&.webhook.consumer.v1.GetBacklogRequest\x1a\'.webhook.consumer.v1.GetBacklogResponse\x12\x66\n\rListConsumers\x12).webhook.consumer.v1.ListConsumersRequest\x1a*.webhook.consumer.v1.ListConsumersResponse\x12l\n\x0fListDeadLetters\x12+.webhook.consumer.v1.ListDeadLettersRequest\x1a,.webhook.consumer.v1.ListDeadLettersResponse\x12\x66\n\rGetDeadLetter\x12).webhook.consumer.v1.GetDeadLetterRequest\x1a*.webhook.consumer.v1.GetDeadLetterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0webhook/consumer/v1/consumer_admin_service.proto\x12\x13webhook.consumer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetBacklogRequest\"Y\n\x12GetBacklogResponse\x12\x31\n\x06stages\x18\x01 \x03(\x0b\x32!.webhook.consumer.v1.StageBacklog\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"\xdc\x01\n\x0cStageBacklog\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x15\n\rwaiting_count\x18\x04 \x01(\x03\x12\x17\n\x0fin_flight_count\x18\x05 \x01(\x03\x12\x15\n\rdelayed_count\x18\x06 \x01(\x03\x12\x12\n\ndead_count\x18\x07 \x01(\x03\x12-\n\noldest_age\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cparked_count\x18\t \x01(\x03\"=\n\x14ListConsumersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x15ListConsumersResponse\x12\x30\n\tconsumers\x18\x01 \x03(\x0b\x32\x1d.webhook.consumer.v1.Consumer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x08\x43onsumer\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\x0fin_flight_count\x18\x03 \x01(\x03\x12\'\n\x04idle\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x81\x01\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\"i\n\x17ListDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.webhook.consumer.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xdc\x02\n\nDeadLetter\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\t\x12\x31\n\rreceived_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tdead_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\t \x01(\r\x12\r\n\x05\x63\x61use\x18\n \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x0b \x01(\t\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\r \x01(\t\x12\x15\n\rredriven_from\x18\x0e \x01(\t\x12\x15\n\rredrive_count\x18\x0f \x01(\r\"G\n\x14GetDeadLetterRequest\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\x12\x17\n\x0finclude_payload\x18\x02 \x01(\x08\"^\n\x15GetDeadLetterResponse\x12\x34\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x1f.webhook.consumer.v1.DeadLetter\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"c\n\x10\x44\x65\x61\x64LetterFilter\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\"P\n\x17\x43ountDeadLettersRequest\x12\x35\n\x06\x66ilter\x18\x01 \x01(\x0b\x32%.webhook.consumer.v1.DeadLetterFilter\"c\n\x18\x43ountDeadLettersResponse\x12\x34\n\x06\x63ounts\x18\x01 \x03(\x0b\x32$.webhook.consumer.v1.DeadLetterCount\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\xdd\x01\n\x0f\x44\x65\x61\x64LetterCount\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\r\n\x05\x63ount\x18\x06 \x01(\x03\x12\x34\n\x10newest_dead_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10oldest_dead_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfc\x01\n\x19RedriveDeadLettersRequest\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\t\x12\x35\n\x06\x66ilter\x18\x02 \x01(\x0b\x32%.webhook.consumer.v1.DeadLetterFilter\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x13\n\x0bskip_canary\x18\x05 \x01(\x08\x12\x31\n\x0e\x63\x61nary_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0emax_per_second\x18\x07 \x01(\x05\x12\x11\n\tmax_count\x18\x08 \x01(\x03\"\x82\x04\n\x1aRedriveDeadLettersResponse\x12\x44\n\x05phase\x18\x01 \x01(\x0e\x32\x35.webhook.consumer.v1.RedriveDeadLettersResponse.Phase\x12\x16\n\x0eredriven_count\x18\x02 \x01(\x03\x12\x17\n\x0fsucceeded_count\x18\x03 \x01(\x03\x12\x12\n\ndied_count\x18\x04 \x01(\x03\x12\x46\n\x06result\x18\x05 \x01(\x0e\x32\x36.webhook.consumer.v1.RedriveDeadLettersResponse.Result\x12\x30\n\x07samples\x18\x06 \x03(\x0b\x32\x1f.webhook.consumer.v1.DeadLetter\"_\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12PHASE_FIRST_CANARY\x10\x01\x12\x17\n\x13PHASE_SECOND_CANARY\x10\x02\x12\x0e\n\nPHASE_REST\x10\x03\"~\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x13\n\x0fRESULT_COMPLETE\x10\x01\x12\x16\n\x12RESULT_CANARY_DIED\x10\x02\x12\x1b\n\x17RESULT_CANARY_UNDECIDED\x10\x03\x12\x12\n\x0eRESULT_DRY_RUN\x10\x04\"\x12\n\x10ListToolsRequest\"D\n\x11ListToolsResponse\x12/\n\x05tools\x18\x01 \x03(\x0b\x32 .webhook.consumer.v1.ToolBacklog\"\xcd\x02\n\x0bToolBacklog\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x15\n\rwaiting_count\x18\x03 \x01(\x03\x12\x17\n\x0fin_flight_count\x18\x04 \x01(\x03\x12\x15\n\rdelayed_count\x18\x05 \x01(\x03\x12\x14\n\x0cparked_count\x18\x06 \x01(\x03\x12\x12\n\ndead_count\x18\x07 \x01(\x03\x12-\n\noldest_age\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\testimated\x18\t \x01(\x08\x12-\n\x05pause\x18\n \x01(\x0b\x32\x1e.webhook.consumer.v1.ToolPause\x12?\n\rbreaker_state\x18\x0b \x01(\x0e\x32(.webhook.consumer.v1.CircuitBreakerState\"W\n\tToolPause\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12.\n\npause_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x03 \x01(\t\".\n\x10PauseToolRequest\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"B\n\x11PauseToolResponse\x12-\n\x05pause\x18\x01 \x01(\x0b\x32\x1e.webhook.consumer.v1.ToolPause\"!\n\x11ResumeToolRequest\x12\x0c\n\x04tool\x18\x01 \x01(\t\"\x14\n\x12ResumeToolResponse\"\x8a\x02\n\x0e\x43ircuitBreaker\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32(.webhook.consumer.v1.CircuitBreakerState\x12/\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nprobe_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ntrip_count\x18\x06 \x01(\x05\x12\x17\n\x0fsucceeded_count\x18\x07 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x08 \x01(\x03\"\x1c\n\x1aListCircuitBreakersRequest\"T\n\x1bListCircuitBreakersResponse\x12\x35\n\x08\x62reakers\x18\x01 \x03(\x0b\x32#.webhook.consumer.v1.CircuitBreaker\"*\n\x1aResetCircuitBreakerRequest\x12\x0c\n\x04tool\x18\x01 \x01(\t\"T\n\x1bResetCircuitBreakerResponse\x12\x35\n\x08\x62reakers\x18\x01 \x03(\x0b\x32#.webhook.consumer.v1.CircuitBreaker\"R\n\x13\x43laimPendingRequest\x12,\n\tidle_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05stage\x18\x02 \x01(\t\"I\n\x14\x43laimPendingResponse\x12\x31\n\x06stages\x18\x01 \x03(\x0b\x32!.webhook.consumer.v1.ClaimedStage\"4\n\x0c\x43laimedStage\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x15\n\rclaimed_count\x18\x02 \x01(\x03\"$\n\x11\x44rainQueueRequest\x12\x0f\n\x07no_wait\x18\x01 \x01(\x08\"X\n\x12\x44rainQueueResponse\x12\x31\n\x06stages\x18\x01 \x03(\x0b\x32!.webhook.consumer.v1.StageBacklog\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\"\x14\n\x12ResumeQueueRequest\"\x15\n\x13ResumeQueueResponse*\xa3\x01\n\x13\x43ircuitBreakerState\x12%\n!CIRCUIT_BREAKER_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x43IRCUIT_BREAKER_STATE_CLOSED\x10\x01\x12\x1e\n\x1a\x43IRCUIT_BREAKER_STATE_OPEN\x10\x02\x12#\n\x1f\x43IRCUIT_BREAKER_STATE_HALF_OPEN\x10\x03\x32\xd0\x0b\n\x14\x43onsumerAdminService\x12]\n\nGetBacklog\x12&.webhook.consumer.v1.GetBacklogRequest\x1a\'.webhook.consumer.v1.GetBacklogResponse\x12\x66\n\rListConsumers\x12).webhook.consumer.v1.ListConsumersRequest\x1a*.webhook.consumer.v1.ListConsumersResponse\x12l\n\x0fListDeadLetters\x12+.webhook.consumer.v1.ListDeadLettersRequest\x1a,.webhook.consumer.v1.ListDeadLettersResponse\x12\x66\n\rGetDeadLetter\x12).webhook.consumer.v1.GetDeadLetterRequest\x1a*.webhook.consumer.v1.GetDeadLetterResponse\x12o\n\x10\x43ountDeadLetters\x12,.webhook.consumer.v1.CountDeadLettersRequest\x1a-.webhook.consumer.v1.CountDeadLettersResponse\x12w\n\x12RedriveDeadLetters\x12..webhook.consumer.v1.RedriveDeadLettersRequest\x1a/.webhook.consumer.v1.RedriveDeadLettersResponse0\x01\x12Z\n\tListTools\x12%.webhook.consumer.v1.ListToolsRequest\x1a&.webhook.consumer.v1.ListToolsResponse\x12Z\n\tPauseTool\x12%.webhook.consumer.v1.PauseToolRequest\x1a&.webhook.consumer.v1.PauseToolResponse\x12]\n\nResumeTool\x12&.webhook.consumer.v1.ResumeToolRequest\x1a\'.webhook.consumer.v1.ResumeToolResponse\x12x\n\x13ListCircuitBreakers\x12/.webhook.consumer.v1.ListCircuitBreakersRequest\x1a\x30.webhook.consumer.v1.ListCircuitBreakersResponse\x12x\n\x13ResetCircuitBreaker\x12/.webhook.consumer.v1.ResetCircuitBreakerRequest\x1a\x30.webhook.consumer.v1.ResetCircuitBreakerResponse\x12\x63\n\x0c\x43laimPending\x12(.webhook.consumer.v1.ClaimPendingRequest\x1a).webhook.consumer.v1.ClaimPendingResponse\x12_\n\nDrainQueue\x12&.webhook.consumer.v1.DrainQueueRequest\x1a\'.webhook.consumer.v1.DrainQueueResponse0\x01\x12`\n\x0bResumeQueue\x12\'.webhook.consumer.v1.ResumeQueueRequest\x1a(.webhook.consumer.v1.ResumeQueueResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'webhook.consumer.v1.consumer_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CIRCUITBREAKERSTATE']._serialized_start=4372
+  _globals['_CIRCUITBREAKERSTATE']._serialized_end=4535
   _globals['_GETBACKLOGREQUEST']._serialized_start=138
   _globals['_GETBACKLOGREQUEST']._serialized_end=157
   _globals['_GETBACKLOGRESPONSE']._serialized_start=159
-  _globals['_GETBACKLOGRESPONSE']._serialized_end=230
-  _globals['_STAGEBACKLOG']._serialized_start=233
-  _globals['_STAGEBACKLOG']._serialized_end=431
-  _globals['_LISTCONSUMERSREQUEST']._serialized_start=433
-  _globals['_LISTCONSUMERSREQUEST']._serialized_end=494
-  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=496
-  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=594
-  _globals['_CONSUMER']._serialized_start=596
-  _globals['_CONSUMER']._serialized_end=701
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=703
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=796
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=798
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=903
-  _globals['_DEADLETTER']._serialized_start=906
-  _globals['_DEADLETTER']._serialized_end=1187
-  _globals['_GETDEADLETTERREQUEST']._serialized_start=1189
-  _globals['_GETDEADLETTERREQUEST']._serialized_end=1260
-  _globals['_GETDEADLETTERRESPONSE']._serialized_start=1262
-  _globals['_GETDEADLETTERRESPONSE']._serialized_end=1356
-  _globals['_CONSUMERADMINSERVICE']._serialized_start=1359
-  _globals['_CONSUMERADMINSERVICE']._serialized_end=1794
+  _globals['_GETBACKLOGRESPONSE']._serialized_end=248
+  _globals['_STAGEBACKLOG']._serialized_start=251
+  _globals['_STAGEBACKLOG']._serialized_end=471
+  _globals['_LISTCONSUMERSREQUEST']._serialized_start=473
+  _globals['_LISTCONSUMERSREQUEST']._serialized_end=534
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_start=536
+  _globals['_LISTCONSUMERSRESPONSE']._serialized_end=634
+  _globals['_CONSUMER']._serialized_start=636
+  _globals['_CONSUMER']._serialized_end=741
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=744
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=873
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=875
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=980
+  _globals['_DEADLETTER']._serialized_start=983
+  _globals['_DEADLETTER']._serialized_end=1331
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=1333
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=1404
+  _globals['_GETDEADLETTERRESPONSE']._serialized_start=1406
+  _globals['_GETDEADLETTERRESPONSE']._serialized_end=1500
+  _globals['_DEADLETTERFILTER']._serialized_start=1502
+  _globals['_DEADLETTERFILTER']._serialized_end=1601
+  _globals['_COUNTDEADLETTERSREQUEST']._serialized_start=1603
+  _globals['_COUNTDEADLETTERSREQUEST']._serialized_end=1683
+  _globals['_COUNTDEADLETTERSRESPONSE']._serialized_start=1685
+  _globals['_COUNTDEADLETTERSRESPONSE']._serialized_end=1784
+  _globals['_DEADLETTERCOUNT']._serialized_start=1787
+  _globals['_DEADLETTERCOUNT']._serialized_end=2008
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=2011
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=2263
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=2266
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=2780
+  _globals['_REDRIVEDEADLETTERSRESPONSE_PHASE']._serialized_start=2557
+  _globals['_REDRIVEDEADLETTERSRESPONSE_PHASE']._serialized_end=2652
+  _globals['_REDRIVEDEADLETTERSRESPONSE_RESULT']._serialized_start=2654
+  _globals['_REDRIVEDEADLETTERSRESPONSE_RESULT']._serialized_end=2780
+  _globals['_LISTTOOLSREQUEST']._serialized_start=2782
+  _globals['_LISTTOOLSREQUEST']._serialized_end=2800
+  _globals['_LISTTOOLSRESPONSE']._serialized_start=2802
+  _globals['_LISTTOOLSRESPONSE']._serialized_end=2870
+  _globals['_TOOLBACKLOG']._serialized_start=2873
+  _globals['_TOOLBACKLOG']._serialized_end=3206
+  _globals['_TOOLPAUSE']._serialized_start=3208
+  _globals['_TOOLPAUSE']._serialized_end=3295
+  _globals['_PAUSETOOLREQUEST']._serialized_start=3297
+  _globals['_PAUSETOOLREQUEST']._serialized_end=3343
+  _globals['_PAUSETOOLRESPONSE']._serialized_start=3345
+  _globals['_PAUSETOOLRESPONSE']._serialized_end=3411
+  _globals['_RESUMETOOLREQUEST']._serialized_start=3413
+  _globals['_RESUMETOOLREQUEST']._serialized_end=3446
+  _globals['_RESUMETOOLRESPONSE']._serialized_start=3448
+  _globals['_RESUMETOOLRESPONSE']._serialized_end=3468
+  _globals['_CIRCUITBREAKER']._serialized_start=3471
+  _globals['_CIRCUITBREAKER']._serialized_end=3737
+  _globals['_LISTCIRCUITBREAKERSREQUEST']._serialized_start=3739
+  _globals['_LISTCIRCUITBREAKERSREQUEST']._serialized_end=3767
+  _globals['_LISTCIRCUITBREAKERSRESPONSE']._serialized_start=3769
+  _globals['_LISTCIRCUITBREAKERSRESPONSE']._serialized_end=3853
+  _globals['_RESETCIRCUITBREAKERREQUEST']._serialized_start=3855
+  _globals['_RESETCIRCUITBREAKERREQUEST']._serialized_end=3897
+  _globals['_RESETCIRCUITBREAKERRESPONSE']._serialized_start=3899
+  _globals['_RESETCIRCUITBREAKERRESPONSE']._serialized_end=3983
+  _globals['_CLAIMPENDINGREQUEST']._serialized_start=3985
+  _globals['_CLAIMPENDINGREQUEST']._serialized_end=4067
+  _globals['_CLAIMPENDINGRESPONSE']._serialized_start=4069
+  _globals['_CLAIMPENDINGRESPONSE']._serialized_end=4142
+  _globals['_CLAIMEDSTAGE']._serialized_start=4144
+  _globals['_CLAIMEDSTAGE']._serialized_end=4196
+  _globals['_DRAINQUEUEREQUEST']._serialized_start=4198
+  _globals['_DRAINQUEUEREQUEST']._serialized_end=4234
+  _globals['_DRAINQUEUERESPONSE']._serialized_start=4236
+  _globals['_DRAINQUEUERESPONSE']._serialized_end=4324
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=4326
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=4346
+  _globals['_RESUMEQUEUERESPONSE']._serialized_start=4348
+  _globals['_RESUMEQUEUERESPONSE']._serialized_end=4369
+  _globals['_CONSUMERADMINSERVICE']._serialized_start=4538
+  _globals['_CONSUMERADMINSERVICE']._serialized_end=6026
 # @@protoc_insertion_point(module_scope)

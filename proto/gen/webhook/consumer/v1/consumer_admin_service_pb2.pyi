@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,29 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CircuitBreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CircuitBreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CircuitBreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CIRCUIT_BREAKER_STATE_UNSPECIFIED: _CircuitBreakerState.ValueType  # 0
+    CIRCUIT_BREAKER_STATE_CLOSED: _CircuitBreakerState.ValueType  # 1
+    CIRCUIT_BREAKER_STATE_OPEN: _CircuitBreakerState.ValueType  # 2
+    """The tool's events are put aside."""
+    CIRCUIT_BREAKER_STATE_HALF_OPEN: _CircuitBreakerState.ValueType  # 3
+    """A few are tried."""
+
+class CircuitBreakerState(_CircuitBreakerState, metaclass=_CircuitBreakerStateEnumTypeWrapper): ...
+
+CIRCUIT_BREAKER_STATE_UNSPECIFIED: CircuitBreakerState.ValueType  # 0
+CIRCUIT_BREAKER_STATE_CLOSED: CircuitBreakerState.ValueType  # 1
+CIRCUIT_BREAKER_STATE_OPEN: CircuitBreakerState.ValueType  # 2
+"""The tool's events are put aside."""
+CIRCUIT_BREAKER_STATE_HALF_OPEN: CircuitBreakerState.ValueType  # 3
+"""A few are tried."""
+Global___CircuitBreakerState: _TypeAlias = CircuitBreakerState  # noqa: Y015
 
 @_typing.final
 class GetBacklogRequest(_message.Message):
@@ -40,16 +64,20 @@ class GetBacklogResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STAGES_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    draining: _builtins.bool
+    """Whether nothing new is read, see DrainQueue."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageBacklog]: ...
     def __init__(
         self,
         *,
         stages: _abc.Iterable[Global___StageBacklog] | None = ...,
+        draining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "stages", b"stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -69,6 +97,7 @@ class StageBacklog(_message.Message):
     DELAYED_COUNT_FIELD_NUMBER: _builtins.int
     DEAD_COUNT_FIELD_NUMBER: _builtins.int
     OLDEST_AGE_FIELD_NUMBER: _builtins.int
+    PARKED_COUNT_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
     stream: _builtins.str
     group: _builtins.str
@@ -77,9 +106,13 @@ class StageBacklog(_message.Message):
     in_flight_count: _builtins.int
     """Handed to a worker, not yet acknowledged."""
     delayed_count: _builtins.int
-    """Failed, waiting for their next try."""
+    """Failed and waiting for their next try, or put aside."""
     dead_count: _builtins.int
     """Given up."""
+    parked_count: _builtins.int
+    """Of the delayed, those that were put aside: their tool is paused, its breaker is open, or it had more than
+    its share of the workers.
+    """
     @_builtins.property
     def oldest_age(self) -> _duration_pb2.Duration:
         """Age of the oldest one that is waiting, in flight or delayed; absent where there is none."""
@@ -95,10 +128,11 @@ class StageBacklog(_message.Message):
         delayed_count: _builtins.int = ...,
         dead_count: _builtins.int = ...,
         oldest_age: _duration_pb2.Duration | None = ...,
+        parked_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_count", b"dead_count", "delayed_count", b"delayed_count", "group", b"group", "in_flight_count", b"in_flight_count", "oldest_age", b"oldest_age", "stage", b"stage", "stream", b"stream", "waiting_count", b"waiting_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_count", b"dead_count", "delayed_count", b"delayed_count", "group", b"group", "in_flight_count", b"in_flight_count", "oldest_age", b"oldest_age", "parked_count", b"parked_count", "stage", b"stage", "stream", b"stream", "waiting_count", b"waiting_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -187,12 +221,16 @@ class ListDeadLettersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """0 means 50; more than 500 is taken as 500."""
     page_token: _builtins.str
     tool: _builtins.str
     """Empty: all."""
     tenant: _builtins.str
+    cause: _builtins.str
+    fingerprint: _builtins.str
     def __init__(
         self,
         *,
@@ -200,10 +238,12 @@ class ListDeadLettersRequest(_message.Message):
         page_token: _builtins.str = ...,
         tool: _builtins.str = ...,
         tenant: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tenant", b"tenant", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "fingerprint", b"fingerprint", "page_size", b"page_size", "page_token", b"page_token", "tenant", b"tenant", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,6 +288,9 @@ class DeadLetter(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    REDRIVEN_FROM_FIELD_NUMBER: _builtins.int
+    REDRIVE_COUNT_FIELD_NUMBER: _builtins.int
     dead_letter_id: _builtins.str
     """Names the entry: "1763841234567-0"."""
     event_id: _builtins.str
@@ -261,6 +304,14 @@ class DeadLetter(_message.Message):
     detail: _builtins.str
     """The last failure in one line, without payload."""
     traceparent: _builtins.str
+    fingerprint: _builtins.str
+    """Equal for events that were given up for the same reason: of cause, detail without its variable parts,
+    tool and stage. Empty where an older version gave it up.
+    """
+    redriven_from: _builtins.str
+    """The dead letter that this event was put back from before it came here again; empty where it never was."""
+    redrive_count: _builtins.int
+    """How often it was put back."""
     @_builtins.property
     def received_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -280,10 +331,13 @@ class DeadLetter(_message.Message):
         cause: _builtins.str = ...,
         detail: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+        redriven_from: _builtins.str = ...,
+        redrive_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dead_time", b"dead_time", "received_time", b"received_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cause", b"cause", "dead_letter_id", b"dead_letter_id", "dead_time", b"dead_time", "detail", b"detail", "event_id", b"event_id", "received_time", b"received_time", "stage", b"stage", "tenant", b"tenant", "tool", b"tool", "traceparent", b"traceparent", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cause", b"cause", "dead_letter_id", b"dead_letter_id", "dead_time", b"dead_time", "detail", b"detail", "event_id", b"event_id", "fingerprint", b"fingerprint", "received_time", b"received_time", "redrive_count", b"redrive_count", "redriven_from", b"redriven_from", "stage", b"stage", "tenant", b"tenant", "tool", b"tool", "traceparent", b"traceparent", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,3 +388,735 @@ class GetDeadLetterResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDeadLetterResponse: _TypeAlias = GetDeadLetterResponse  # noqa: Y015
+
+@_typing.final
+class DeadLetterFilter(_message.Message):
+    """Which dead letters; what is empty matches all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """"events" or "enrichment"."""
+    tool: _builtins.str
+    tenant: _builtins.str
+    cause: _builtins.str
+    fingerprint: _builtins.str
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "fingerprint", b"fingerprint", "stage", b"stage", "tenant", b"tenant", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadLetterFilter: _TypeAlias = DeadLetterFilter  # noqa: Y015
+
+@_typing.final
+class CountDeadLettersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filter(self) -> Global___DeadLetterFilter: ...
+    def __init__(
+        self,
+        *,
+        filter: Global___DeadLetterFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountDeadLettersRequest: _TypeAlias = CountDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class CountDeadLettersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """Whether there are more dead letters than were looked at, of which the newest were."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetterCount]: ...
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[Global___DeadLetterCount] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountDeadLettersResponse: _TypeAlias = CountDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class DeadLetterCount(_message.Message):
+    """Dead letters with one fingerprint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    NEWEST_DEAD_TIME_FIELD_NUMBER: _builtins.int
+    OLDEST_DEAD_TIME_FIELD_NUMBER: _builtins.int
+    fingerprint: _builtins.str
+    stage: _builtins.str
+    tool: _builtins.str
+    cause: _builtins.str
+    detail: _builtins.str
+    """The detail of one of them."""
+    count: _builtins.int
+    @_builtins.property
+    def newest_dead_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def oldest_dead_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        fingerprint: _builtins.str = ...,
+        stage: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        count: _builtins.int = ...,
+        newest_dead_time: _timestamp_pb2.Timestamp | None = ...,
+        oldest_dead_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["newest_dead_time", b"newest_dead_time", "oldest_dead_time", b"oldest_dead_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "count", b"count", "detail", b"detail", "fingerprint", b"fingerprint", "newest_dead_time", b"newest_dead_time", "oldest_dead_time", b"oldest_dead_time", "stage", b"stage", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadLetterCount: _TypeAlias = DeadLetterCount  # noqa: Y015
+
+@_typing.final
+class RedriveDeadLettersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTER_IDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    SKIP_CANARY_FIELD_NUMBER: _builtins.int
+    CANARY_TIMEOUT_FIELD_NUMBER: _builtins.int
+    MAX_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MAX_COUNT_FIELD_NUMBER: _builtins.int
+    all: _builtins.bool
+    """Redrive everything, where neither ids nor a filter are given."""
+    dry_run: _builtins.bool
+    """Only say what would be put back."""
+    skip_canary: _builtins.bool
+    """Put all back at once, without waiting for what becomes of the first ones."""
+    max_per_second: _builtins.int
+    """How many are put back per second at most; 0 means 100."""
+    max_count: _builtins.int
+    """How many are put back at most; 0: all."""
+    @_builtins.property
+    def dead_letter_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """These; empty: those that the filter matches."""
+
+    @_builtins.property
+    def filter(self) -> Global___DeadLetterFilter: ...
+    @_builtins.property
+    def canary_timeout(self) -> _duration_pb2.Duration:
+        """How long the first ones may take; 0 means a minute."""
+
+    def __init__(
+        self,
+        *,
+        dead_letter_ids: _abc.Iterable[_builtins.str] | None = ...,
+        filter: Global___DeadLetterFilter | None = ...,
+        all: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+        skip_canary: _builtins.bool = ...,
+        canary_timeout: _duration_pb2.Duration | None = ...,
+        max_per_second: _builtins.int = ...,
+        max_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary_timeout", b"canary_timeout", "filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "canary_timeout", b"canary_timeout", "dead_letter_ids", b"dead_letter_ids", "dry_run", b"dry_run", "filter", b"filter", "max_count", b"max_count", "max_per_second", b"max_per_second", "skip_canary", b"skip_canary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedriveDeadLettersRequest: _TypeAlias = RedriveDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class RedriveDeadLettersResponse(_message.Message):
+    """Where a redrive is. The last one has a result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Phase:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RedriveDeadLettersResponse._Phase.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PHASE_UNSPECIFIED: RedriveDeadLettersResponse._Phase.ValueType  # 0
+        PHASE_FIRST_CANARY: RedriveDeadLettersResponse._Phase.ValueType  # 1
+        """One event."""
+        PHASE_SECOND_CANARY: RedriveDeadLettersResponse._Phase.ValueType  # 2
+        """Ten events."""
+        PHASE_REST: RedriveDeadLettersResponse._Phase.ValueType  # 3
+
+    class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper): ...
+    PHASE_UNSPECIFIED: RedriveDeadLettersResponse.Phase.ValueType  # 0
+    PHASE_FIRST_CANARY: RedriveDeadLettersResponse.Phase.ValueType  # 1
+    """One event."""
+    PHASE_SECOND_CANARY: RedriveDeadLettersResponse.Phase.ValueType  # 2
+    """Ten events."""
+    PHASE_REST: RedriveDeadLettersResponse.Phase.ValueType  # 3
+
+    class _Result:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RedriveDeadLettersResponse._Result.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        RESULT_UNSPECIFIED: RedriveDeadLettersResponse._Result.ValueType  # 0
+        RESULT_COMPLETE: RedriveDeadLettersResponse._Result.ValueType  # 1
+        """All that matched when it began are back in the queue."""
+        RESULT_CANARY_DIED: RedriveDeadLettersResponse._Result.ValueType  # 2
+        """Some of the first ones were given up again; the rest stays where it is."""
+        RESULT_CANARY_UNDECIDED: RedriveDeadLettersResponse._Result.ValueType  # 3
+        """The first ones were not finished in time; the rest stays where it is."""
+        RESULT_DRY_RUN: RedriveDeadLettersResponse._Result.ValueType  # 4
+        """Nothing was put back: it was only asked for what would be."""
+
+    class Result(_Result, metaclass=_ResultEnumTypeWrapper): ...
+    RESULT_UNSPECIFIED: RedriveDeadLettersResponse.Result.ValueType  # 0
+    RESULT_COMPLETE: RedriveDeadLettersResponse.Result.ValueType  # 1
+    """All that matched when it began are back in the queue."""
+    RESULT_CANARY_DIED: RedriveDeadLettersResponse.Result.ValueType  # 2
+    """Some of the first ones were given up again; the rest stays where it is."""
+    RESULT_CANARY_UNDECIDED: RedriveDeadLettersResponse.Result.ValueType  # 3
+    """The first ones were not finished in time; the rest stays where it is."""
+    RESULT_DRY_RUN: RedriveDeadLettersResponse.Result.ValueType  # 4
+    """Nothing was put back: it was only asked for what would be."""
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    REDRIVEN_COUNT_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_COUNT_FIELD_NUMBER: _builtins.int
+    DIED_COUNT_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    phase: Global___RedriveDeadLettersResponse.Phase.ValueType
+    redriven_count: _builtins.int
+    """Put back, or with a dry run: would be."""
+    succeeded_count: _builtins.int
+    """Of the first ones: worked on well, and given up again."""
+    died_count: _builtins.int
+    result: Global___RedriveDeadLettersResponse.Result.ValueType
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
+        """With a dry run: some of those that would be put back."""
+
+    def __init__(
+        self,
+        *,
+        phase: Global___RedriveDeadLettersResponse.Phase.ValueType = ...,
+        redriven_count: _builtins.int = ...,
+        succeeded_count: _builtins.int = ...,
+        died_count: _builtins.int = ...,
+        result: Global___RedriveDeadLettersResponse.Result.ValueType = ...,
+        samples: _abc.Iterable[Global___DeadLetter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["died_count", b"died_count", "phase", b"phase", "redriven_count", b"redriven_count", "result", b"result", "samples", b"samples", "succeeded_count", b"succeeded_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedriveDeadLettersResponse: _TypeAlias = RedriveDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class ListToolsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolsRequest: _TypeAlias = ListToolsRequest  # noqa: Y015
+
+@_typing.final
+class ListToolsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolBacklog]: ...
+    def __init__(
+        self,
+        *,
+        tools: _abc.Iterable[Global___ToolBacklog] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolsResponse: _TypeAlias = ListToolsResponse  # noqa: Y015
+
+@_typing.final
+class ToolBacklog(_message.Message):
+    """Where a tool's events are in a stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    DELAYED_COUNT_FIELD_NUMBER: _builtins.int
+    PARKED_COUNT_FIELD_NUMBER: _builtins.int
+    DEAD_COUNT_FIELD_NUMBER: _builtins.int
+    OLDEST_AGE_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    BREAKER_STATE_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    tool: _builtins.str
+    waiting_count: _builtins.int
+    in_flight_count: _builtins.int
+    delayed_count: _builtins.int
+    """With parked_count."""
+    parked_count: _builtins.int
+    """Exact, always."""
+    dead_count: _builtins.int
+    estimated: _builtins.bool
+    """Whether waiting, in flight, delayed and dead are estimates: beyond some thousand events of a stage not all
+    are looked at, but the oldest and the newest.
+    """
+    breaker_state: Global___CircuitBreakerState.ValueType
+    @_builtins.property
+    def oldest_age(self) -> _duration_pb2.Duration:
+        """Of what was looked at, oldest first; absent where there is nothing."""
+
+    @_builtins.property
+    def pause(self) -> Global___ToolPause:
+        """Present where the tool is paused."""
+
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        waiting_count: _builtins.int = ...,
+        in_flight_count: _builtins.int = ...,
+        delayed_count: _builtins.int = ...,
+        parked_count: _builtins.int = ...,
+        dead_count: _builtins.int = ...,
+        oldest_age: _duration_pb2.Duration | None = ...,
+        estimated: _builtins.bool = ...,
+        pause: Global___ToolPause | None = ...,
+        breaker_state: Global___CircuitBreakerState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age", "pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "dead_count", b"dead_count", "delayed_count", b"delayed_count", "estimated", b"estimated", "in_flight_count", b"in_flight_count", "oldest_age", b"oldest_age", "parked_count", b"parked_count", "pause", b"pause", "stage", b"stage", "tool", b"tool", "waiting_count", b"waiting_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolBacklog: _TypeAlias = ToolBacklog  # noqa: Y015
+
+@_typing.final
+class ToolPause(_message.Message):
+    """Since when a tool is paused, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    PAUSE_TIME_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    note: _builtins.str
+    @_builtins.property
+    def pause_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        tool: _builtins.str = ...,
+        pause_time: _timestamp_pb2.Timestamp | None = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pause_time", b"pause_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "pause_time", b"pause_time", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolPause: _TypeAlias = ToolPause  # noqa: Y015
+
+@_typing.final
+class PauseToolRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    note: _builtins.str
+    """For whoever wonders later; at most 200 characters."""
+    def __init__(
+        self,
+        *,
+        tool: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseToolRequest: _TypeAlias = PauseToolRequest  # noqa: Y015
+
+@_typing.final
+class PauseToolResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pause(self) -> Global___ToolPause: ...
+    def __init__(
+        self,
+        *,
+        pause: Global___ToolPause | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseToolResponse: _TypeAlias = PauseToolResponse  # noqa: Y015
+
+@_typing.final
+class ResumeToolRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    def __init__(
+        self,
+        *,
+        tool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeToolRequest: _TypeAlias = ResumeToolRequest  # noqa: Y015
+
+@_typing.final
+class ResumeToolResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeToolResponse: _TypeAlias = ResumeToolResponse  # noqa: Y015
+
+@_typing.final
+class CircuitBreaker(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    PROBE_TIME_FIELD_NUMBER: _builtins.int
+    TRIP_COUNT_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    tool: _builtins.str
+    state: Global___CircuitBreakerState.ValueType
+    trip_count: _builtins.int
+    """How often it opened without having closed in between."""
+    succeeded_count: _builtins.int
+    """Lately, while it is closed."""
+    failed_count: _builtins.int
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last changed; absent while it is closed."""
+
+    @_builtins.property
+    def probe_time(self) -> _timestamp_pb2.Timestamp:
+        """When an open one lets the first event through."""
+
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        state: Global___CircuitBreakerState.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        probe_time: _timestamp_pb2.Timestamp | None = ...,
+        trip_count: _builtins.int = ...,
+        succeeded_count: _builtins.int = ...,
+        failed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "probe_time", b"probe_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "failed_count", b"failed_count", "probe_time", b"probe_time", "stage", b"stage", "state", b"state", "succeeded_count", b"succeeded_count", "tool", b"tool", "trip_count", b"trip_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CircuitBreaker: _TypeAlias = CircuitBreaker  # noqa: Y015
+
+@_typing.final
+class ListCircuitBreakersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCircuitBreakersRequest: _TypeAlias = ListCircuitBreakersRequest  # noqa: Y015
+
+@_typing.final
+class ListCircuitBreakersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___CircuitBreaker]: ...
+    def __init__(
+        self,
+        *,
+        breakers: _abc.Iterable[Global___CircuitBreaker] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCircuitBreakersResponse: _TypeAlias = ListCircuitBreakersResponse  # noqa: Y015
+
+@_typing.final
+class ResetCircuitBreakerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    def __init__(
+        self,
+        *,
+        tool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetCircuitBreakerRequest: _TypeAlias = ResetCircuitBreakerRequest  # noqa: Y015
+
+@_typing.final
+class ResetCircuitBreakerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___CircuitBreaker]:
+        """As they were."""
+
+    def __init__(
+        self,
+        *,
+        breakers: _abc.Iterable[Global___CircuitBreaker] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetCircuitBreakerResponse: _TypeAlias = ResetCircuitBreakerResponse  # noqa: Y015
+
+@_typing.final
+class ClaimPendingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDLE_TIME_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """"events" or "enrichment"; empty: both."""
+    @_builtins.property
+    def idle_time(self) -> _duration_pb2.Duration:
+        """At least a third of webhook.consumer.claim_idle_time: living workers are never silent for as long."""
+
+    def __init__(
+        self,
+        *,
+        idle_time: _duration_pb2.Duration | None = ...,
+        stage: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_time", b"idle_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_time", b"idle_time", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimPendingRequest: _TypeAlias = ClaimPendingRequest  # noqa: Y015
+
+@_typing.final
+class ClaimPendingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClaimedStage]: ...
+    def __init__(
+        self,
+        *,
+        stages: _abc.Iterable[Global___ClaimedStage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimPendingResponse: _TypeAlias = ClaimPendingResponse  # noqa: Y015
+
+@_typing.final
+class ClaimedStage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    CLAIMED_COUNT_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    claimed_count: _builtins.int
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        claimed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed_count", b"claimed_count", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimedStage: _TypeAlias = ClaimedStage  # noqa: Y015
+
+@_typing.final
+class DrainQueueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Begin, and do not wait."""
+    def __init__(
+        self,
+        *,
+        no_wait: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainQueueRequest: _TypeAlias = DrainQueueRequest  # noqa: Y015
+
+@_typing.final
+class DrainQueueResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    drained: _builtins.bool
+    """Nothing is in flight any more."""
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageBacklog]: ...
+    def __init__(
+        self,
+        *,
+        stages: _abc.Iterable[Global___StageBacklog] | None = ...,
+        drained: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drained", b"drained", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainQueueResponse: _TypeAlias = DrainQueueResponse  # noqa: Y015
+
+@_typing.final
+class ResumeQueueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeQueueRequest: _TypeAlias = ResumeQueueRequest  # noqa: Y015
+
+@_typing.final
+class ResumeQueueResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeQueueResponse: _TypeAlias = ResumeQueueResponse  # noqa: Y015

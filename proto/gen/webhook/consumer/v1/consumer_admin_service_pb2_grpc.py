@@ -55,6 +55,56 @@ class ConsumerAdminServiceStub:
                 request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.GetDeadLetterRequest.SerializeToString,
                 response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.GetDeadLetterResponse.FromString,
                 _registered_method=True)
+        self.CountDeadLetters = channel.unary_unary(
+                '/webhook.consumer.v1.ConsumerAdminService/CountDeadLetters',
+                request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.CountDeadLettersRequest.SerializeToString,
+                response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.CountDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.RedriveDeadLetters = channel.unary_stream(
+                '/webhook.consumer.v1.ConsumerAdminService/RedriveDeadLetters',
+                request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.RedriveDeadLettersRequest.SerializeToString,
+                response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.RedriveDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.ListTools = channel.unary_unary(
+                '/webhook.consumer.v1.ConsumerAdminService/ListTools',
+                request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListToolsRequest.SerializeToString,
+                response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListToolsResponse.FromString,
+                _registered_method=True)
+        self.PauseTool = channel.unary_unary(
+                '/webhook.consumer.v1.ConsumerAdminService/PauseTool',
+                request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.PauseToolRequest.SerializeToString,
+                response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.PauseToolResponse.FromString,
+                _registered_method=True)
+        self.ResumeTool = channel.unary_unary(
+                '/webhook.consumer.v1.ConsumerAdminService/ResumeTool',
+                request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeToolRequest.SerializeToString,
+                response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeToolResponse.FromString,
+                _registered_method=True)
+        self.ListCircuitBreakers = channel.unary_unary(
+                '/webhook.consumer.v1.ConsumerAdminService/ListCircuitBreakers',
+                request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListCircuitBreakersRequest.SerializeToString,
+                response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListCircuitBreakersResponse.FromString,
+                _registered_method=True)
+        self.ResetCircuitBreaker = channel.unary_unary(
+                '/webhook.consumer.v1.ConsumerAdminService/ResetCircuitBreaker',
+                request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResetCircuitBreakerRequest.SerializeToString,
+                response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResetCircuitBreakerResponse.FromString,
+                _registered_method=True)
+        self.ClaimPending = channel.unary_unary(
+                '/webhook.consumer.v1.ConsumerAdminService/ClaimPending',
+                request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ClaimPendingRequest.SerializeToString,
+                response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ClaimPendingResponse.FromString,
+                _registered_method=True)
+        self.DrainQueue = channel.unary_stream(
+                '/webhook.consumer.v1.ConsumerAdminService/DrainQueue',
+                request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.DrainQueueRequest.SerializeToString,
+                response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.DrainQueueResponse.FromString,
+                _registered_method=True)
+        self.ResumeQueue = channel.unary_unary(
+                '/webhook.consumer.v1.ConsumerAdminService/ResumeQueue',
+                request_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeQueueRequest.SerializeToString,
+                response_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeQueueResponse.FromString,
+                _registered_method=True)
 
 
 class ConsumerAdminServiceServicer:
@@ -90,6 +140,80 @@ class ConsumerAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountDeadLetters(self, request, context):
+        """How many were given up for which reason, the most frequent first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedriveDeadLetters(self, request, context):
+        """Puts events that were given up back into the queue: first one, then ten, then the rest, and no further
+        where one of these is given up again. Ending the call ends it; what was put back stays so.
+        Errors: INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/DEAD_LETTER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTools(self, request, context):
+        """Where events are per tool.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseTool(self, request, context):
+        """From here on no event of a tool is worked on: what comes is put aside until the tool is resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTool(self, request, context):
+        """Ends that. Errors: NOT_FOUND/TOOL_NOT_PAUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCircuitBreakers(self, request, context):
+        """The breakers of the tools whose events fail, and of those that did a moment ago.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetCircuitBreaker(self, request, context):
+        """Closes a tool's breakers and forgets its failures. Errors: NOT_FOUND/CIRCUIT_BREAKER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClaimPending(self, request, context):
+        """Declares what a worker has been silent about for so long abandoned; the workers take it over at once.
+        Errors: INVALID_ARGUMENT/FIELD_INVALID where living workers could be meant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainQueue(self, request, context):
+        """No worker reads anything new until the queue is resumed; says how much is still in flight, until nothing
+        is. Ending the call does not end the drain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQueue(self, request, context):
+        """Ends a drain. Errors: NOT_FOUND/QUEUE_NOT_DRAINED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConsumerAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +236,56 @@ def add_ConsumerAdminServiceServicer_to_server(servicer, server):
                     servicer.GetDeadLetter,
                     request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.GetDeadLetterRequest.FromString,
                     response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.GetDeadLetterResponse.SerializeToString,
+            ),
+            'CountDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountDeadLetters,
+                    request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.CountDeadLettersRequest.FromString,
+                    response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.CountDeadLettersResponse.SerializeToString,
+            ),
+            'RedriveDeadLetters': grpc.unary_stream_rpc_method_handler(
+                    servicer.RedriveDeadLetters,
+                    request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.RedriveDeadLettersRequest.FromString,
+                    response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.RedriveDeadLettersResponse.SerializeToString,
+            ),
+            'ListTools': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTools,
+                    request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListToolsRequest.FromString,
+                    response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListToolsResponse.SerializeToString,
+            ),
+            'PauseTool': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTool,
+                    request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.PauseToolRequest.FromString,
+                    response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.PauseToolResponse.SerializeToString,
+            ),
+            'ResumeTool': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTool,
+                    request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeToolRequest.FromString,
+                    response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeToolResponse.SerializeToString,
+            ),
+            'ListCircuitBreakers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCircuitBreakers,
+                    request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListCircuitBreakersRequest.FromString,
+                    response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListCircuitBreakersResponse.SerializeToString,
+            ),
+            'ResetCircuitBreaker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetCircuitBreaker,
+                    request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResetCircuitBreakerRequest.FromString,
+                    response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResetCircuitBreakerResponse.SerializeToString,
+            ),
+            'ClaimPending': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimPending,
+                    request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ClaimPendingRequest.FromString,
+                    response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ClaimPendingResponse.SerializeToString,
+            ),
+            'DrainQueue': grpc.unary_stream_rpc_method_handler(
+                    servicer.DrainQueue,
+                    request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.DrainQueueRequest.FromString,
+                    response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.DrainQueueResponse.SerializeToString,
+            ),
+            'ResumeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeQueue,
+                    request_deserializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeQueueRequest.FromString,
+                    response_serializer=webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeQueueResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +397,276 @@ class ConsumerAdminService:
             '/webhook.consumer.v1.ConsumerAdminService/GetDeadLetter',
             webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.GetDeadLetterRequest.SerializeToString,
             webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.GetDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.consumer.v1.ConsumerAdminService/CountDeadLetters',
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.CountDeadLettersRequest.SerializeToString,
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.CountDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedriveDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.consumer.v1.ConsumerAdminService/RedriveDeadLetters',
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.RedriveDeadLettersRequest.SerializeToString,
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.RedriveDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.consumer.v1.ConsumerAdminService/ListTools',
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListToolsRequest.SerializeToString,
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListToolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.consumer.v1.ConsumerAdminService/PauseTool',
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.PauseToolRequest.SerializeToString,
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.PauseToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.consumer.v1.ConsumerAdminService/ResumeTool',
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeToolRequest.SerializeToString,
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCircuitBreakers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.consumer.v1.ConsumerAdminService/ListCircuitBreakers',
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListCircuitBreakersRequest.SerializeToString,
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ListCircuitBreakersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetCircuitBreaker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.consumer.v1.ConsumerAdminService/ResetCircuitBreaker',
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResetCircuitBreakerRequest.SerializeToString,
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResetCircuitBreakerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClaimPending(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.consumer.v1.ConsumerAdminService/ClaimPending',
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ClaimPendingRequest.SerializeToString,
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ClaimPendingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.consumer.v1.ConsumerAdminService/DrainQueue',
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.DrainQueueRequest.SerializeToString,
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.DrainQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.consumer.v1.ConsumerAdminService/ResumeQueue',
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeQueueRequest.SerializeToString,
+            webhook_dot_consumer_dot_v1_dot_consumer__admin__service__pb2.ResumeQueueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,33 @@ class ConsumerAdminServiceStub:
     """One of them, with its payload where the caller's credential covers its tenant.
     Errors: NOT_FOUND/DEAD_LETTER_NOT_FOUND.
     """
+    CountDeadLetters: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.CountDeadLettersRequest, _consumer_admin_service_pb2.CountDeadLettersResponse]
+    """How many were given up for which reason, the most frequent first."""
+    RedriveDeadLetters: _grpc.UnaryStreamMultiCallable[_consumer_admin_service_pb2.RedriveDeadLettersRequest, _consumer_admin_service_pb2.RedriveDeadLettersResponse]
+    """Puts events that were given up back into the queue: first one, then ten, then the rest, and no further
+    where one of these is given up again. Ending the call ends it; what was put back stays so.
+    Errors: INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/DEAD_LETTER_NOT_FOUND.
+    """
+    ListTools: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ListToolsRequest, _consumer_admin_service_pb2.ListToolsResponse]
+    """Where events are per tool."""
+    PauseTool: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.PauseToolRequest, _consumer_admin_service_pb2.PauseToolResponse]
+    """From here on no event of a tool is worked on: what comes is put aside until the tool is resumed."""
+    ResumeTool: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ResumeToolRequest, _consumer_admin_service_pb2.ResumeToolResponse]
+    """Ends that. Errors: NOT_FOUND/TOOL_NOT_PAUSED."""
+    ListCircuitBreakers: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ListCircuitBreakersRequest, _consumer_admin_service_pb2.ListCircuitBreakersResponse]
+    """The breakers of the tools whose events fail, and of those that did a moment ago."""
+    ResetCircuitBreaker: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ResetCircuitBreakerRequest, _consumer_admin_service_pb2.ResetCircuitBreakerResponse]
+    """Closes a tool's breakers and forgets its failures. Errors: NOT_FOUND/CIRCUIT_BREAKER_NOT_FOUND."""
+    ClaimPending: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ClaimPendingRequest, _consumer_admin_service_pb2.ClaimPendingResponse]
+    """Declares what a worker has been silent about for so long abandoned; the workers take it over at once.
+    Errors: INVALID_ARGUMENT/FIELD_INVALID where living workers could be meant.
+    """
+    DrainQueue: _grpc.UnaryStreamMultiCallable[_consumer_admin_service_pb2.DrainQueueRequest, _consumer_admin_service_pb2.DrainQueueResponse]
+    """No worker reads anything new until the queue is resumed; says how much is still in flight, until nothing
+    is. Ending the call does not end the drain.
+    """
+    ResumeQueue: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ResumeQueueRequest, _consumer_admin_service_pb2.ResumeQueueResponse]
+    """Ends a drain. Errors: NOT_FOUND/QUEUE_NOT_DRAINED."""
 
 @_typing.type_check_only
 class ConsumerAdminServiceAsyncStub(ConsumerAdminServiceStub):
@@ -59,6 +86,33 @@ class ConsumerAdminServiceAsyncStub(ConsumerAdminServiceStub):
     """One of them, with its payload where the caller's credential covers its tenant.
     Errors: NOT_FOUND/DEAD_LETTER_NOT_FOUND.
     """
+    CountDeadLetters: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.CountDeadLettersRequest, _consumer_admin_service_pb2.CountDeadLettersResponse]  # type: ignore[assignment]
+    """How many were given up for which reason, the most frequent first."""
+    RedriveDeadLetters: _aio.UnaryStreamMultiCallable[_consumer_admin_service_pb2.RedriveDeadLettersRequest, _consumer_admin_service_pb2.RedriveDeadLettersResponse]  # type: ignore[assignment]
+    """Puts events that were given up back into the queue: first one, then ten, then the rest, and no further
+    where one of these is given up again. Ending the call ends it; what was put back stays so.
+    Errors: INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/DEAD_LETTER_NOT_FOUND.
+    """
+    ListTools: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ListToolsRequest, _consumer_admin_service_pb2.ListToolsResponse]  # type: ignore[assignment]
+    """Where events are per tool."""
+    PauseTool: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.PauseToolRequest, _consumer_admin_service_pb2.PauseToolResponse]  # type: ignore[assignment]
+    """From here on no event of a tool is worked on: what comes is put aside until the tool is resumed."""
+    ResumeTool: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ResumeToolRequest, _consumer_admin_service_pb2.ResumeToolResponse]  # type: ignore[assignment]
+    """Ends that. Errors: NOT_FOUND/TOOL_NOT_PAUSED."""
+    ListCircuitBreakers: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ListCircuitBreakersRequest, _consumer_admin_service_pb2.ListCircuitBreakersResponse]  # type: ignore[assignment]
+    """The breakers of the tools whose events fail, and of those that did a moment ago."""
+    ResetCircuitBreaker: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ResetCircuitBreakerRequest, _consumer_admin_service_pb2.ResetCircuitBreakerResponse]  # type: ignore[assignment]
+    """Closes a tool's breakers and forgets its failures. Errors: NOT_FOUND/CIRCUIT_BREAKER_NOT_FOUND."""
+    ClaimPending: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ClaimPendingRequest, _consumer_admin_service_pb2.ClaimPendingResponse]  # type: ignore[assignment]
+    """Declares what a worker has been silent about for so long abandoned; the workers take it over at once.
+    Errors: INVALID_ARGUMENT/FIELD_INVALID where living workers could be meant.
+    """
+    DrainQueue: _aio.UnaryStreamMultiCallable[_consumer_admin_service_pb2.DrainQueueRequest, _consumer_admin_service_pb2.DrainQueueResponse]  # type: ignore[assignment]
+    """No worker reads anything new until the queue is resumed; says how much is still in flight, until nothing
+    is. Ending the call does not end the drain.
+    """
+    ResumeQueue: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ResumeQueueRequest, _consumer_admin_service_pb2.ResumeQueueResponse]  # type: ignore[assignment]
+    """Ends a drain. Errors: NOT_FOUND/QUEUE_NOT_DRAINED."""
 
 class ConsumerAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administration of the queue. Role: operator."""
@@ -96,5 +150,92 @@ class ConsumerAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """One of them, with its payload where the caller's credential covers its tenant.
         Errors: NOT_FOUND/DEAD_LETTER_NOT_FOUND.
         """
+
+    @_abc_1.abstractmethod
+    def CountDeadLetters(
+        self,
+        request: _consumer_admin_service_pb2.CountDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consumer_admin_service_pb2.CountDeadLettersResponse, _abc.Awaitable[_consumer_admin_service_pb2.CountDeadLettersResponse]]:
+        """How many were given up for which reason, the most frequent first."""
+
+    @_abc_1.abstractmethod
+    def RedriveDeadLetters(
+        self,
+        request: _consumer_admin_service_pb2.RedriveDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_consumer_admin_service_pb2.RedriveDeadLettersResponse], _abc.AsyncIterator[_consumer_admin_service_pb2.RedriveDeadLettersResponse]]:
+        """Puts events that were given up back into the queue: first one, then ten, then the rest, and no further
+        where one of these is given up again. Ending the call ends it; what was put back stays so.
+        Errors: INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/DEAD_LETTER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTools(
+        self,
+        request: _consumer_admin_service_pb2.ListToolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consumer_admin_service_pb2.ListToolsResponse, _abc.Awaitable[_consumer_admin_service_pb2.ListToolsResponse]]:
+        """Where events are per tool."""
+
+    @_abc_1.abstractmethod
+    def PauseTool(
+        self,
+        request: _consumer_admin_service_pb2.PauseToolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consumer_admin_service_pb2.PauseToolResponse, _abc.Awaitable[_consumer_admin_service_pb2.PauseToolResponse]]:
+        """From here on no event of a tool is worked on: what comes is put aside until the tool is resumed."""
+
+    @_abc_1.abstractmethod
+    def ResumeTool(
+        self,
+        request: _consumer_admin_service_pb2.ResumeToolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consumer_admin_service_pb2.ResumeToolResponse, _abc.Awaitable[_consumer_admin_service_pb2.ResumeToolResponse]]:
+        """Ends that. Errors: NOT_FOUND/TOOL_NOT_PAUSED."""
+
+    @_abc_1.abstractmethod
+    def ListCircuitBreakers(
+        self,
+        request: _consumer_admin_service_pb2.ListCircuitBreakersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consumer_admin_service_pb2.ListCircuitBreakersResponse, _abc.Awaitable[_consumer_admin_service_pb2.ListCircuitBreakersResponse]]:
+        """The breakers of the tools whose events fail, and of those that did a moment ago."""
+
+    @_abc_1.abstractmethod
+    def ResetCircuitBreaker(
+        self,
+        request: _consumer_admin_service_pb2.ResetCircuitBreakerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consumer_admin_service_pb2.ResetCircuitBreakerResponse, _abc.Awaitable[_consumer_admin_service_pb2.ResetCircuitBreakerResponse]]:
+        """Closes a tool's breakers and forgets its failures. Errors: NOT_FOUND/CIRCUIT_BREAKER_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ClaimPending(
+        self,
+        request: _consumer_admin_service_pb2.ClaimPendingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consumer_admin_service_pb2.ClaimPendingResponse, _abc.Awaitable[_consumer_admin_service_pb2.ClaimPendingResponse]]:
+        """Declares what a worker has been silent about for so long abandoned; the workers take it over at once.
+        Errors: INVALID_ARGUMENT/FIELD_INVALID where living workers could be meant.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainQueue(
+        self,
+        request: _consumer_admin_service_pb2.DrainQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_consumer_admin_service_pb2.DrainQueueResponse], _abc.AsyncIterator[_consumer_admin_service_pb2.DrainQueueResponse]]:
+        """No worker reads anything new until the queue is resumed; says how much is still in flight, until nothing
+        is. Ending the call does not end the drain.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeQueue(
+        self,
+        request: _consumer_admin_service_pb2.ResumeQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_consumer_admin_service_pb2.ResumeQueueResponse, _abc.Awaitable[_consumer_admin_service_pb2.ResumeQueueResponse]]:
+        """Ends a drain. Errors: NOT_FOUND/QUEUE_NOT_DRAINED."""
 
 def add_ConsumerAdminServiceServicer_to_server(servicer: ConsumerAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
