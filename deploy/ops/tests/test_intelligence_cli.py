@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from pathlib import Path
 
 import pytest
+from google.protobuf import field_mask_pb2
+from webhook.context.v1 import context_service_pb2, context_service_pb2_grpc
+from webhook_ops.cli.door import door
 
-from deploy.ops.tests.harness import Cli, until
+from deploy.ops.tests.harness import Cli, Runner, until
 
 
 def line(at_s: float, context_id: str) -> str:
@@ -102,6 +106,70 @@ def test_features_are_explained_with_their_weights(cli: Cli) -> None:
     assert cli("intelligence", "explain", "github:no/such:issue:1").code == 5
 
 
+def test_texts_become_vectors_and_summaries(cli: Cli) -> None:
+    told = cli("intelligence", "embed", "pod was OOM killed", "out of memory", "invoice paid", "", "--json")
+    assert told.code == 0, told
+    assert [len(result["vector"]) for result in told.json] == [384, 384, 384, 0]
+    assert told.json[3]["status"]["reason"] == "TEXT_EMPTY"
+    assert "like the first" in cli("intelligence", "embed", stdin=b"one\ntwo\n").out
+    texts = ("The deploy of v2.4.1 failed, see OPS-7.", "It was rolled back after 14 minutes.")
+    summary = cli("intelligence", "summarize", *texts, "--style", "bullets", "--json").json
+    assert summary["summary"].splitlines() == [f"- {line}" for line in texts]
+    assert summary["coverage"]["kept_count"] == summary["coverage"]["fact_count"] == 3
+    assert [line["text_indexes"][0] for line in summary["sentences"]] == [0, 1]
+    assert "3 of 3 facts kept" in cli("intelligence", "summarize", *texts).out
+
+
+def test_a_context_is_analysed(cli: Cli) -> None:
+    assert cli("send", "github", "--sample", "workflow_run_failed").code == 0
+
+    def listed() -> str:
+        page = cli("contexts", "list", "--kind", "workflow_run", "--json").json
+        return str(page["contexts"][0]["context_id"]) if page["contexts"] else ""
+
+    context_id = until(listed)
+    found = cli("intelligence", "analyze", context_id, "--json").json
+    assert found["summary"]
+    assert any(line["event_ids"] for line in found["summary_sentences"])
+    assert "what is known" in cli("intelligence", "analyze", context_id).out
+    assert cli("intelligence", "analyze", "github:no/such:issue:1").code == 5
+
+
+async def _pretend_another_model_made(var: Path, context_id: str) -> None:
+    way_in = door(var=var, api_key="", timeout_s=30)
+    async with way_in.open("context") as channel:
+        stub = context_service_pb2_grpc.ContextServiceStub(channel)
+        found = await stub.GetContext(
+            context_service_pb2.GetContextRequest(context_id=context_id, tenant="default")
+        )
+        context = found.context
+        context.enrichment.embedding_model.name, context.enrichment.embedding_model.dimension = "of-old", 2
+        context.enrichment.vector.extend([0.6, 0.8])
+        await stub.UpdateContext(
+            context_service_pb2.UpdateContextRequest(
+                context=context, update_mask=field_mask_pb2.FieldMask(paths=["enrichment"])
+            )
+        )
+
+
+def test_vectors_of_another_model_are_made_anew(cli: Cli, running: Runner) -> None:
+    assert cli("send", "slack", "--sample", "message").code == 0
+
+    def understood() -> str:
+        page = cli("contexts", "list", "--tool", "slack", "--json").json
+        known = [one for one in page["contexts"] if one["enrichment"]["summary"]]
+        return str(known[0]["context_id"]) if known else ""
+
+    context_id = until(understood)
+    asyncio.run(_pretend_another_model_made(running.var, context_id))
+    assert cli("intelligence", "reindex", "--dry-run", "--json").json["moved"] == 1
+    counts = cli("intelligence", "reindex", "--json").json
+    assert (counts["moved"], counts["failed"]) == (1, 0)
+    model = cli("contexts", "get", context_id, "--json").json["enrichment"]["embedding_model"]
+    assert (model["name"], model["dimension"]) == ("all-MiniLM-L6-v2", 384)
+    assert "moved to the model in use" in cli("intelligence", "reindex").out
+
+
 def test_what_calls_cost_and_have_cost(cli: Cli) -> None:
     told = cli("intelligence", "estimate", "hello", "world", "--json")
     assert told.code == 0, told
@@ -129,6 +197,10 @@ def test_events_are_observed_and_predictions_shown(cli: Cli) -> None:
     [
         ("prewarm", "evaluate"),
         ("prewarm", "predict"),
+        ("intelligence", "embed"),
+        ("intelligence", "summarize"),
+        ("intelligence", "analyze"),
+        ("intelligence", "reindex"),
         ("intelligence", "explain"),
         ("intelligence", "estimate"),
         ("intelligence", "spending"),

@@ -22,6 +22,7 @@ class Server:
 
     handler: Handler
     url: str = ""
+    delay_s: float = 0.0
     requests: list[dict[str, Any]] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,6 +37,7 @@ class Server:
                 )
                 body = json.loads(await reader.readexactly(length))
                 self.requests.append(body)
+                await asyncio.sleep(self.delay_s)
                 status, headers, answer = self.handler(path, body)
                 lines = [f"HTTP/1.1 {status} X", f"content-length: {len(answer)}"]
                 lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -48,8 +50,8 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[Server]:
-    server = Server(handler)
+async def serving(handler: Handler, *, delay_s: float = 0.0) -> AsyncIterator[Server]:
+    server = Server(handler, delay_s=delay_s)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=2**24)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
     try:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from webhook_intelligence import bert
+from webhook_intelligence.checkpoint import WeightsError
 from webhook_intelligence.provider import Embedding
-from webhook_intelligence.provider_local import LocalEmbeddings, WeightsError
+from webhook_intelligence.provider_local import LocalEmbeddings
 
 FAR = 1e9
 
@@ -63,11 +64,17 @@ async def test_concurrent_calls_do_not_disturb_each_other(local: LocalEmbeddings
         assert np.abs(found - expected).max() < 1e-5
 
 
-async def test_says_when_it_has_cut(local: LocalEmbeddings) -> None:
-    short, long = await local.embed(["a few words", "many words " * 300], deadline=FAR)
-    assert isinstance(short, Embedding)
-    assert isinstance(long, Embedding)
-    assert (short.truncated, long.truncated) == (False, True)
+async def test_long_texts_are_read_in_pieces_and_pooled(local: LocalEmbeddings) -> None:
+    beginning, end = "the invoice of march was paid. " * 40, "the pod ran out of memory. " * 40
+    texts = ["a few words", beginning + end, "many words " * 2000, beginning, end]
+    found = await local.embed(texts, deadline=FAR)
+    good = [result for result in found if isinstance(result, Embedding)]
+    assert [(one.truncated, one.pieces) for one in good[:3]] == [(False, 1), (False, 3), (True, 8)]
+    _, whole, _, first, second = (one.vector for one in good)
+    # Neither half is lost.
+    assert whole @ first > 0.6
+    assert whole @ second > 0.6
+    assert np.linalg.norm(whole) == pytest.approx(1, abs=1e-5)
 
 
 def test_gelu_is_that_of_the_error_function() -> None:

@@ -6,14 +6,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from pydantic import SecretStr
 from webhook_intelligence import tokens
 from webhook_intelligence.budgets import Budgets
+from webhook_intelligence.chat import Chat
 from webhook_intelligence.ledger import Ledger, Payer
 from webhook_intelligence.openai_calls import OpenAICalls
 from webhook_intelligence.prices import Prices
@@ -21,6 +22,7 @@ from webhook_intelligence.provider import Embedding
 from webhook_intelligence.provider_openai import OpenAIEmbeddings
 from webhook_intelligence.subject import Happening, Subject
 from webhook_intelligence.summaries_openai import OpenAISummarizer
+from webhook_intelligence.summary_cache import SummaryCache
 from webhook_shared.errors import FailedPrecondition, ServiceError, Unavailable
 from webhook_shared.redis import connect
 from webhook_shared.settings import RedisSection
@@ -46,10 +48,9 @@ async def summarizer(
     async with fake.serving(handler) as server, OpenAICalls(SecretStr("sk-good"), server.url) as calls:
         # Without a budget nothing is asked of the books.
         ledger = Ledger(connect(RedisSection()), Prices({}), Budgets())
-        yield (
-            OpenAISummarizer(calls, "gpt-4-turbo", ledger, chunk_tokens=chunk_tokens, is_openai=False),
-            server,
-        )
+        cache = SummaryCache(connect(RedisSection()), timedelta())
+        chat = Chat(calls, "gpt-4-turbo", ledger, cache, is_openai=False)
+        yield OpenAISummarizer(chat, ledger, chunk_tokens=chunk_tokens), server
 
 
 def soon(seconds: float = 20) -> float:
@@ -143,6 +144,25 @@ async def test_retry_after_is_honoured() -> None:
     assert asked_at[2] - asked_at[0] >= 0.6
 
 
+async def test_nobody_asks_before_retry_after_has_passed_and_fewer_do_then() -> None:
+    asked_at: list[float] = []
+
+    def busy_once(_: str, body: dict[str, Any]) -> fake.Answer:
+        asked_at.append(asyncio.get_running_loop().time())
+        busy = fake.as_json(429, {"error": {"message": "slow down"}}, retry_after="0.3")
+        return busy if len(asked_at) == 1 else fake.embeddings(body)
+
+    async with provider(busy_once) as (embeddings, _):
+        before = embeddings.pace.allowed
+        first = asyncio.create_task(embeddings.embed(["a"], deadline=soon()))
+        while not embeddings.pace.held_s:
+            await asyncio.sleep(0.005)
+        assert embeddings.pace.allowed == before // 2
+        others = await asyncio.gather(*(embeddings.embed([f"{i}"], deadline=soon()) for i in range(5)))
+        assert [reasons(found) for found in (await first, *others)] == [[""]] * 6
+    assert min(asked_at[1:]) - asked_at[0] >= 0.29
+
+
 async def test_no_waiting_beyond_the_deadline() -> None:
     busy = fake.as_json(429, {"error": {"message": "slow down"}}, retry_after="5")
     async with provider(lambda *_: busy) as (embeddings, server):
@@ -181,16 +201,19 @@ async def test_nobody_listens() -> None:
             await OpenAIEmbeddings(calls, "text-embedding-3-small", 8).embed(["a"], deadline=soon(0.5))
 
 
-async def test_texts_that_are_too_long_are_cut_and_marked() -> None:
+async def test_more_tokens_than_estimated_are_divided_and_pooled() -> None:
     def strict(_: str, body: dict[str, Any]) -> fake.Answer:
         # A digest has a token per two characters: more than anybody estimates.
-        too_long = any(len(text) / (2 if "0f" in text else 4) > 8192 for text in body["input"])
+        too_long = any(len(text) / 2 > 8192 for text in body["input"])
         return fake.refused(400) if too_long else fake.embeddings(body)
 
     async with provider(strict) as (embeddings, _):
-        found = await embeddings.embed(["word " * 20_000, "0f" * 14_000, "short"], deadline=soon())
-    assert reasons(found) == ["", "", ""]
-    assert [result.truncated for result in found if isinstance(result, Embedding)] == [True, True, False]
+        found = await embeddings.embed(["0f" * 14_000, "short"], deadline=soon())
+    assert reasons(found) == ["", ""]
+    shown = [(result.truncated, result.pieces) for result in found if isinstance(result, Embedding)]
+    assert shown == [(False, 2), (False, 1)]
+    assert isinstance(found[0], Embedding)
+    assert np.linalg.norm(found[0].vector) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("text", ["word " * 3000, "слово " * 3000, "字" * 9000, "🙂" * 5000, "0f" * 9000])
@@ -252,23 +275,42 @@ async def test_a_refused_chat_model_does_not_stop_the_rest() -> None:
     assert len(server.requests) == 1
 
 
-async def test_long_stories_are_told_in_turns_and_nothing_is_left_out() -> None:
-    async with summarizer(lambda *_: fake.chat('{"summary": "so far so good"}'), chunk_tokens=300) as (
-        summaries,
-        server,
-    ):
-        texts = [f"happening {i}: " + "some words " * 30 for i in range(20)] + ["long " * 1000]
+async def test_long_texts_are_summarised_by_parts_and_nothing_is_left_out() -> None:
+    texts = [f"happening {i}: " + "some words " * 30 for i in range(20)] + ["long " * 1000]
+    seen: list[list[str]] = []
+
+    def handler(_: str, body: dict[str, Any]) -> fake.Answer:
+        seen.append(json.loads(body["messages"][1]["content"])["texts"])
+        return fake.chat(json.dumps({"summary": f"part {len(seen)}"}))
+
+    async with summarizer(handler, chunk_tokens=300) as (summaries, _):
         summary = await summaries.summarize(texts, payer=PAYER, max_words=60, deadline=soon())
-    assert summary.text == "so far so good"
-    documents = [json.loads(request["messages"][1]["content"]) for request in server.requests]
-    assert len(documents) > 5
-    assert "summary_so_far" not in documents[0]
-    assert all(document["summary_so_far"] == "so far so good" for document in documents[1:])
-    assert "".join(text for document in documents for text in document["texts"]) == "".join(texts)
+    mapped, reduced = seen[:-1], seen[-1]
+    assert len(mapped) > 5
+    assert sorted("".join(text for part in mapped for text in part)) == sorted("".join(texts))
+    assert reduced == [f"part {i + 1}" for i in range(len(mapped))]
+    assert summary.text.startswith(f"part {len(seen)}")
 
 
-async def test_an_outage_is_not_hidden_by_another_summariser() -> None:
+async def test_a_part_that_the_model_refuses_is_told_in_its_own_words() -> None:
+    def handler(_: str, body: dict[str, Any]) -> fake.Answer:
+        poisoned = (
+            "unspeakable" in body["messages"][1]["content"] and "texts" in body["messages"][1]["content"]
+        )
+        return fake.refused(400) if poisoned else fake.chat('{"summary": "all is well"}')
+
+    texts = ["The word is unspeakable here. " * 20, "another story " * 60]
+    async with summarizer(handler, chunk_tokens=250) as (summaries, server):
+        await summaries.summarize(texts[1:], payer=PAYER, max_words=60, deadline=soon())
+        summary = await summaries.summarize(texts, payer=PAYER, max_words=60, deadline=soon())
+    assert len(server.requests) >= 4
+    assert summary.text
+
+
+async def test_an_outage_makes_summaries_plainer_not_absent() -> None:
     async with summarizer(lambda *_: fake.refused(503)) as (summaries, _):
-        with pytest.raises(Unavailable) as caught:
-            await summaries.roll(SUBJECT, payer=PAYER, max_words=40, deadline=soon(0.5))
-    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        rolled = await summaries.roll(SUBJECT, payer=PAYER, max_words=40, deadline=soon(0.5))
+        of_texts = await summaries.summarize(["It rained."], payer=PAYER, max_words=40, deadline=soon(0.5))
+    assert (rolled.model, of_texts.model) == ("extractive", "extractive")
+    assert "Closed by bob" in rolled.text
+    assert of_texts.text == "It rained."

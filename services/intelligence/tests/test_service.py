@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
+from webhook_intelligence import embeddings
 from webhook_shared.errors import from_rpc_error
 from webhook_shared.identity import Role
 from webhook_shared.redis import Client
@@ -85,13 +86,16 @@ async def test_equal_concurrent_calls_cost_one(house: House, stub: IntelligenceS
     assert len({tuple(response.results[0].vector) for response in responses}) <= 2  # computed, and from cache
 
 
-async def test_a_second_call_is_answered_from_the_cache(stub: IntelligenceServiceStub, redis: Client) -> None:
+async def test_a_second_call_is_answered_from_the_cache(
+    stub: IntelligenceServiceStub, redis: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "REMEMBERED_S", 0)
     request = pb.EmbedRequest(texts=[f"text {i}" for i in range(20)])
     first = await stub.Embed(request)
     keys = await redis.keys("emb:*")
     assert len(keys) == 20
     assert 0 < await redis.pttl(keys[0]) <= 86_400_000
-    assert await redis.strlen(keys[0]) == 4 + 2 * 384
+    assert await redis.strlen(keys[0]) == 6 + 2 * 384
     before = counted("webhook_ai_embedding_cache_total", result="hit")
     second = await stub.Embed(request)
     assert counted("webhook_ai_embedding_cache_total", result="hit") - before == 20
@@ -106,17 +110,23 @@ async def test_tenants_do_not_share_vectors(house: House, redis: Client) -> None
     assert len(await redis.keys("emb:*")) == 2
 
 
-async def test_rubbish_in_the_cache_is_a_miss(stub: IntelligenceServiceStub, redis: Client) -> None:
+async def test_rubbish_in_the_cache_is_a_miss(
+    stub: IntelligenceServiceStub, redis: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "REMEMBERED_S", 0)
     request = pb.EmbedRequest(texts=["hello"])
     await stub.Embed(request)
     (key,) = await redis.keys("emb:*")
-    for rubbish in (b"", b"\x01\x00\x80\x01", b"\x09" * 772):
+    for rubbish in (b"", b"\x02\x00\x01\x00\x80\x01", b"\x09" * 774):
         await redis.set(key, rubbish)
         response = await stub.Embed(request)
         assert len(response.results[0].vector) == 384
 
 
-async def test_without_redis_it_only_costs_more(start: Started, redis_server: Any) -> None:
+async def test_without_redis_it_only_costs_more(
+    start: Started, redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "REMEMBERED_S", 0)
     house = await start(redis_server.settings)
     stub = await house.stub_with("an internal key of the tests, long enough")
     request = pb.EmbedRequest(texts=["hello"], tenant="acme")
@@ -228,3 +238,49 @@ async def test_a_caller_who_leaves_takes_nothing_along(stub: IntelligenceService
     patient = asyncio.ensure_future(stub.Embed(pb.EmbedRequest(texts=texts)))
     assert (await reason(hasty))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
     assert all(result.status.code == OK for result in (await patient).results)
+
+
+async def test_streams_answer_in_portions_with_their_places(stub: IntelligenceServiceStub) -> None:
+    texts = [f"event number {i % 40}" for i in range(300)]
+    texts[7] = ""
+    found: dict[int, pb.EmbedResult] = {}
+    parts = 0
+    async for part in stub.StreamEmbed(pb.StreamEmbedRequest(texts=texts, priority=pb.PRIORITY_BACKFILL)):
+        parts += 1
+        assert part.model.revision
+        found.update(zip(part.indexes, part.results, strict=True))
+    assert parts == 3
+    assert sorted(found) == list(range(300))
+    assert found[7].status.reason == "TEXT_EMPTY"
+    one = await stub.Embed(pb.EmbedRequest(texts=[texts[250]]))
+    assert np.abs(np.array(one.results[0].vector) - np.array(found[250].vector)).max() < 1e-3
+
+
+async def test_analyses_are_streamed(stub: IntelligenceServiceStub) -> None:
+    subjects = [pb.Subject(context_id=f"a:issue:{i}", title=f"Title {i}") for i in range(65)] + [pb.Subject()]
+    found: dict[int, pb.Analysis] = {}
+    async for part in stub.StreamAnalyze(pb.StreamAnalyzeRequest(subjects=subjects)):
+        found.update(zip(part.indexes, part.analyses, strict=True))
+    assert [found[i].status.reason for i in range(66)] == [""] * 65 + ["SUBJECT_EMPTY"]
+    assert found[64].summary == "Title 64."
+
+
+async def test_odd_enums_are_refused(stub: IntelligenceServiceStub) -> None:
+    for call in (
+        stub.Embed(pb.EmbedRequest(texts=["x"], priority=9)),  # type: ignore[arg-type]  # as others may send it
+        stub.Summarize(pb.SummarizeRequest(texts=["x"], style=9)),  # type: ignore[arg-type]  # the same
+    ):
+        assert await reason(call) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
+
+
+async def test_sentences_name_their_events(stub: IntelligenceServiceStub) -> None:
+    subject = pb.Subject(context_id="a:issue:7", title="Slow uploads", event_count=2, happenings=[
+        happening("issue", "opened", "ann", "Slow uploads of 2 GB files"),
+        happening("issue", "closed", "bo", "fixed in v1.2.3"),
+    ])  # fmt: skip
+    for number, one in enumerate(subject.happenings):
+        one.event_id = f"e{number + 1}"
+    (analysis,) = (await stub.Analyze(pb.AnalyzeRequest(subjects=[subject]))).analyses
+    assert [list(line.event_ids) for line in analysis.summary_sentences] == [["e1"], ["e2"]]
+    assert analysis.summary_coverage.kept_count == analysis.summary_coverage.fact_count > 0
+    assert analysis.deferred_count == 0

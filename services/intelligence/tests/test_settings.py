@@ -76,8 +76,7 @@ def test_the_file_of_the_guide(guide: Path) -> None:
     assert (ai.embedding_provider, ai.embedding_dimensions) == ("openai", 1536)
     assert ai.embedding.cache_duration.total_seconds() == 86_400
     said = unfinished(settings)
-    assert len(said) == 1
-    assert said[0].startswith("webhook.ai.summarization.cache_duration has no effect yet")
+    assert said == []
     assert (ai.prewarming.confidence_threshold, ai.prewarming.mode) == (0.7, "shadow")
 
 
@@ -90,7 +89,7 @@ def test_openai_without_a_key_is_one_clear_mistake() -> None:
 
 def test_the_guides_file_with_the_local_provider_says_what_to_remove(guide: Path) -> None:
     environ = {**GUIDE_ENVIRONMENT, "AI_EMBEDDING_PROVIDER": "local", "AI_SUMMARIZATION_MODEL": "extractive"}
-    with pytest.raises(SettingsError, match="which has the model all-MiniLM-L6-v2 with 384 dimensions"):
+    with pytest.raises(SettingsError, match="which has the models all-MiniLM-L6-v2 and"):
         load(environ, guide)
 
 
@@ -124,3 +123,9 @@ def test_a_budget_of_a_tenant_stands_in_place_of_the_common_one(tmp_path: Path) 
     file.write_text("webhook: {ai: {budget: {tenants: {acme: {dayly_usd: 1}}}}}")
     with pytest.raises(SettingsError, match="dayly_usd"):
         load({}, file)
+
+
+def test_the_static_model_is_a_local_one() -> None:
+    ai = load({"AI_EMBEDDING_MODEL": "all-MiniLM-L6-v2-static"})
+    assert (ai.embedding_provider, ai.embedding_model) == ("local", "all-MiniLM-L6-v2-static")
+    assert ai.price_list(ai.embedding_model).knows("all-MiniLM-L6-v2-static")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from webhook_shared.errors import InvalidArgument, ServiceError
 
 from webhook_intelligence import entities, importance
+from webhook_intelligence.batches import Lane
 from webhook_intelligence.embeddings import Embeddings
 from webhook_intelligence.entities import Entity
 from webhook_intelligence.importance import Importance
@@ -29,10 +30,15 @@ EMBEDDED_TITLE_WORDS = 24
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What one context turned out to be."""
+    """What one context turned out to be.
+
+    Attributes:
+        event_ids: Of its happenings, which the summary's sentences rest on.
+    """
 
     vector: Vector
     summary: Summary
+    event_ids: tuple[str, ...]
     importance: Importance
     entities: tuple[Entity, ...]
 
@@ -54,7 +60,13 @@ class Analyst:
         self._summarizer = summarizer
 
     async def analyze(
-        self, payer: Payer, subjects: Sequence[Subject], *, timeout_s: float
+        self,
+        payer: Payer,
+        subjects: Sequence[Subject],
+        *,
+        timeout_s: float,
+        lane: Lane = Lane.EVENT,
+        may_defer: bool = False,
     ) -> list[Analysis | ServiceError]:
         """One outcome per subject, in order; a bad one never fails its neighbours.
 
@@ -62,6 +74,8 @@ class Analyst:
             payer: Whose they all are.
             subjects: Any number.
             timeout_s: How long the caller waits.
+            lane: How urgent they are.
+            may_defer: See `Summarizer.roll`.
 
         Returns:
             Per subject an analysis, or INVALID_ARGUMENT/SUBJECT_EMPTY where there is nothing to read,
@@ -70,11 +84,16 @@ class Analyst:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        readings = await asyncio.gather(*(self._read(payer, subject, deadline) for subject in subjects))
+        readings = await asyncio.gather(
+            *(self._read(payer, subject, deadline, may_defer=may_defer) for subject in subjects)
+        )
         good = [reading for reading in readings if isinstance(reading, _Reading)]
         embedded = iter(
             await self._embeddings.embed(
-                payer, [_embedded_text(reading) for reading in good], timeout_s=deadline - loop.time()
+                payer,
+                [_embedded_text(reading) for reading in good],
+                timeout_s=deadline - loop.time(),
+                lane=lane,
             )
         )
         outcomes: list[Analysis | ServiceError] = []
@@ -87,10 +106,13 @@ class Analyst:
                 outcomes.append(embedding)
                 continue
             weighed = importance.weigh(reading.subject, reading.entities)
-            outcomes.append(Analysis(embedding.vector, reading.summary, weighed, reading.entities))
+            event_ids = tuple(happening.event_id for happening in reading.subject.happenings)
+            outcomes.append(Analysis(embedding.vector, reading.summary, event_ids, weighed, reading.entities))
         return outcomes
 
-    async def _read(self, payer: Payer, subject: Subject, deadline: float) -> _Reading | ServiceError:
+    async def _read(
+        self, payer: Payer, subject: Subject, deadline: float, *, may_defer: bool
+    ) -> _Reading | ServiceError:
         # Each is a few milliseconds of work at most; between two of them others get a turn.
         await asyncio.sleep(0)
         readable = subject.readable()
@@ -98,7 +120,7 @@ class Analyst:
             return InvalidArgument("the subject has no title, summary or happenings", reason="SUBJECT_EMPTY")
         try:
             summary = await self._summarizer.roll(
-                readable, payer=payer, max_words=SUMMARY_WORDS, deadline=deadline
+                readable, payer=payer, max_words=SUMMARY_WORDS, deadline=deadline, may_defer=may_defer
             )
         except ServiceError as error:
             return error

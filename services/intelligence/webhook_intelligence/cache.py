@@ -19,9 +19,10 @@ from webhook_intelligence import metrics
 from webhook_intelligence.provider import Embedding, EmbeddingModel, unit
 
 # The version of `embeddings.prepare`: another way to prepare a text makes other vectors.
-NORMALIZER = "1"
-FORMAT = 1
-_HEADER = struct.Struct("<BBH")  # format, truncated, dimension
+NORMALIZER = "2"
+FORMAT = 2
+_HEADER = struct.Struct("<BBHH")  # format, truncated, pieces, dimension
+_MOST_PIECES = 2**16 - 1
 PATIENCE_S = 0.25
 # Entries made together shall not expire together.
 JITTER = 0.1
@@ -33,10 +34,27 @@ class EmbeddingCache:
     The time to live counts from when a vector was made; a hit does not lengthen it.
     """
 
-    def __init__(self, client: Client, model: EmbeddingModel, keep: timedelta) -> None:
+    def __init__(
+        self, client: Client, model: EmbeddingModel, keep: timedelta, *, shared: bool = False
+    ) -> None:
+        """Keep the vectors of a model.
+
+        Args:
+            client: Where.
+            model: Whose vectors.
+            keep: How long; nothing is kept for 0.
+            shared: Whether tenants share vectors. How fast an answer comes then tells one tenant what another
+                has asked before.
+        """
         self._client = client
         self._model = model
+        self._shared = shared
         self._keep_ms = int(keep.total_seconds() * 1000)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept."""
+        return self._keep_ms > 0
 
     def key(self, tenant: str, text: str) -> str:
         """Equal only where tenant, text, provider, model, revision, dimension and normaliser all are."""
@@ -48,7 +66,8 @@ class EmbeddingCache:
             model.revision,
             str(model.dimension),
             NORMALIZER,
-            tenant,
+            "shared" if self._shared else "tenant",
+            "" if self._shared else tenant,
             text,
         ):
             encoded = part.encode("utf-8", "surrogatepass")
@@ -86,13 +105,14 @@ class EmbeddingCache:
         dimension = self._model.dimension
         if not isinstance(value, bytes) or len(value) != _HEADER.size + 2 * dimension:
             return None
-        kind, truncated, stored = _HEADER.unpack_from(value)
+        kind, truncated, pieces, stored = _HEADER.unpack_from(value)
         if kind != FORMAT or stored != dimension:
             return None
         vector = np.frombuffer(value, np.float16, offset=_HEADER.size).astype(np.float32)
-        return Embedding(unit(vector), truncated=bool(truncated))
+        return Embedding(unit(vector), truncated=bool(truncated), pieces=pieces)
 
 
 def _encode(embedding: Embedding) -> bytes:
-    header = _HEADER.pack(FORMAT, embedding.truncated, len(embedding.vector))
+    pieces = min(embedding.pieces, _MOST_PIECES)
+    header = _HEADER.pack(FORMAT, embedding.truncated, pieces, len(embedding.vector))
     return header + embedding.vector.astype(np.float16).tobytes()

@@ -7,7 +7,9 @@ from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_shared.errors import InvalidArgument, ServiceError, item_status
 
 from webhook_intelligence.analysis import Analysis
+from webhook_intelligence.batches import Lane
 from webhook_intelligence.budgets import Budget, Spent
+from webhook_intelligence.coverage import Coverage
 from webhook_intelligence.embeddings import Outcome
 from webhook_intelligence.importance import DESCRIPTIONS, FROM_TEXT, TEXT_SHARE, WEIGHTS, Feature
 from webhook_intelligence.ledger import Entry
@@ -22,11 +24,24 @@ from webhook_intelligence.prediction import Prediction, Predictor
 from webhook_intelligence.prices import NANO
 from webhook_intelligence.provider import EmbeddingModel
 from webhook_intelligence.subject import Happening, Subject
+from webhook_intelligence.summaries import Style, Summary
 
 _KINDS = {
     pb.OBSERVATION_KIND_EVENT: ObservationKind.EVENT,
     pb.OBSERVATION_KIND_ACCESS: ObservationKind.ACCESS,
     pb.OBSERVATION_KIND_GONE: ObservationKind.GONE,
+}
+
+_LANES = {
+    pb.PRIORITY_QUERY: Lane.QUERY,
+    pb.PRIORITY_EVENT: Lane.EVENT,
+    pb.PRIORITY_BACKFILL: Lane.BACKFILL,
+}
+_STYLES = {
+    pb.SUMMARY_STYLE_UNSPECIFIED: Style.PROSE,
+    pb.SUMMARY_STYLE_PROSE: Style.PROSE,
+    pb.SUMMARY_STYLE_BULLETS: Style.BULLETS,
+    pb.SUMMARY_STYLE_HEADLINE: Style.HEADLINE,
 }
 
 
@@ -46,7 +61,33 @@ def subject(message: pb.Subject) -> Subject:
 
 def model(found: EmbeddingModel) -> pb.EmbeddingModel:
     """Whose vectors they are."""
-    return pb.EmbeddingModel(provider=found.provider, name=found.name, dimension=found.dimension)
+    return pb.EmbeddingModel(
+        provider=found.provider, name=found.name, dimension=found.dimension, revision=found.revision
+    )
+
+
+def lane(priority: pb.Priority.ValueType, default: Lane) -> Lane:
+    """How urgent a call is.
+
+    Raises:
+        InvalidArgument: FIELD_INVALID.
+    """
+    if priority == pb.PRIORITY_UNSPECIFIED:
+        return default
+    if priority not in _LANES:
+        raise InvalidArgument("there is no such priority", fields={"priority": "must be one of Priority"})
+    return _LANES[priority]
+
+
+def style(message: pb.SummaryStyle.ValueType) -> Style:
+    """The form of a summary.
+
+    Raises:
+        InvalidArgument: FIELD_INVALID.
+    """
+    if message not in _STYLES:
+        raise InvalidArgument("there is no such style", fields={"style": "must be one of SummaryStyle"})
+    return _STYLES[message]
 
 
 def status(error: ServiceError | None) -> ItemStatus:
@@ -58,7 +99,30 @@ def embed_result(outcome: Outcome) -> pb.EmbedResult:
     """One text of `Embed`."""
     if isinstance(outcome, ServiceError):
         return pb.EmbedResult(status=status(outcome))
-    return pb.EmbedResult(vector=outcome.vector.tolist(), truncated=outcome.truncated, status=status(None))
+    return pb.EmbedResult(
+        vector=outcome.vector.tolist(),
+        truncated=outcome.truncated,
+        piece_count=outcome.pieces,
+        status=status(None),
+    )
+
+
+def summary(found: Summary) -> pb.SummarizeResponse:
+    """The answer of `Summarize`."""
+    return pb.SummarizeResponse(
+        summary=found.text,
+        model=found.model,
+        sentences=[
+            pb.SummarySentence(text=sentence.text, text_indexes=sentence.sources)
+            for sentence in found.sentences
+        ],
+        coverage=_coverage(found.coverage),
+        cached=found.is_cached,
+    )
+
+
+def _coverage(found: Coverage) -> pb.SummaryCoverage:
+    return pb.SummaryCoverage(fact_count=found.facts, kept_count=found.kept, appended=found.appended)
 
 
 def analysis(outcome: Analysis | ServiceError) -> pb.Analysis:
@@ -76,6 +140,14 @@ def analysis(outcome: Analysis | ServiceError) -> pb.Analysis:
         ],
         entities=[pb.Entity(kind=entity.kind, value=entity.value) for entity in outcome.entities],
         status=status(None),
+        summary_sentences=[
+            pb.SummarySentence(
+                text=sentence.text, event_ids=[outcome.event_ids[at] for at in sentence.sources]
+            )
+            for sentence in outcome.summary.sentences
+        ],
+        summary_coverage=_coverage(outcome.summary.coverage),
+        deferred_count=outcome.summary.deferred,
     )
 
 

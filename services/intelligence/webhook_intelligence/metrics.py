@@ -28,7 +28,8 @@ BATCH_TEXTS = Histogram(
 )
 CACHE = Counter(
     "webhook_ai_embedding_cache_total",
-    "Texts by where their vector came from: hit (cache), joined (a call already under way), miss.",
+    "Texts by where their vector came from: hit (cache), joined (under way or just made), awaited (a call "
+    "of another replica), miss.",
     ["result"],
 )
 CACHE_FAILURES = Counter(
@@ -38,6 +39,11 @@ PROVIDER_CALLS = Counter(
     "webhook_ai_provider_calls_total",
     "Calls to a model provider, each attempt; outcome: ok, limited, refused, unreachable, malformed.",
     ["provider", "operation", "outcome"],
+)
+BREAKER_OPEN = Gauge(
+    "webhook_ai_breaker_open",
+    "1 while a provider's model is left alone because it was away, as this replica saw it last.",
+    ["provider", "model"],
 )
 TOKENS = Counter(
     "webhook_ai_tokens_total",

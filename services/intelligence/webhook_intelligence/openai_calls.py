@@ -14,6 +14,8 @@ from webhook_shared.errors import FailedPrecondition, ServiceError, Unavailable
 from webhook_shared.redis import Backoff
 
 from webhook_intelligence import metrics
+from webhook_intelligence.breaker import Breaker
+from webhook_intelligence.pace import Pace
 
 log = structlog.get_logger()
 
@@ -26,6 +28,11 @@ MOST_ATTEMPTS = 6
 LONGEST_WAIT_S = 30.0
 # A refused key or model stays refused: nobody is asked again for so long.
 REFUSAL_HOLDS_S = 30.0
+# Who gives up sooner than this says nothing about the provider.
+FAIR_WAIT_S = 5.0
+# Calls of one model at once: to begin with, and at most.
+FIRST_IN_FLIGHT = 4
+MOST_IN_FLIGHT = 32
 # The request itself is at fault; smaller parts of it may be good.
 _BAD_REQUEST = {400, 413, 422}
 # The key, the account or the model is at fault, whatever the request.
@@ -50,9 +57,18 @@ class Malformed(Unavailable):
 
 
 class OpenAICalls:
-    """A client of one server. The SDK's own retries are off: this loop is the only one."""
+    """Calls of one model of one server. The SDK's own retries are off: this loop is the only one."""
 
-    def __init__(self, api_key: SecretStr, base_url: str) -> None:
+    def __init__(self, api_key: SecretStr, base_url: str, breaker: Breaker | None = None) -> None:
+        """Open a client; nothing is sent until the first call.
+
+        Args:
+            api_key: Of the account.
+            base_url: Of the API; empty: OpenAI's own.
+            breaker: Shared with other replicas; None: this process alone.
+        """
+        self.pace = Pace(first=FIRST_IN_FLIGHT, most=MOST_IN_FLIGHT)
+        self._breaker = breaker or Breaker(None, PROVIDER, "")
         self._client = openai.AsyncOpenAI(
             api_key=api_key.get_secret_value(),
             base_url=base_url or None,
@@ -92,26 +108,64 @@ class OpenAICalls:
         now = asyncio.get_running_loop().time
         backoff = Backoff(base_s=0.5, cap_s=8.0)
         for attempt in range(1, MOST_ATTEMPTS + 1):
-            if self._refusal is not None and now() < self._refused_until:
-                raise self._refusal.with_traceback(None)
+            await self._admitted(deadline)
+            patience_s = max(0.0, min(ATTEMPT_TIMEOUT_S, deadline - now()))
             try:
-                async with asyncio.timeout(max(0.0, min(ATTEMPT_TIMEOUT_S, deadline - now()))):
+                async with asyncio.timeout(patience_s):
                     answer = await request(self._client)
             except (openai.APIError, ValueError, TimeoutError, Malformed) as error:
                 outcome, failure, asked_wait_s = _understand(error)
                 metrics.PROVIDER_CALLS.labels(PROVIDER, operation, outcome).inc()
+                await self._note(
+                    outcome, fair=patience_s >= FAIR_WAIT_S or not isinstance(error, TimeoutError)
+                )
                 if outcome == "refused":
                     self._remember(failure)
                     raise failure from None
                 wait_s = asked_wait_s if asked_wait_s is not None else backoff.next_delay_s()
+                if outcome == "limited":
+                    self.pace.limited(asked_wait_s or 0.0)
                 if attempt == MOST_ATTEMPTS or wait_s > LONGEST_WAIT_S or now() + wait_s >= deadline:
                     failure.retry_after_s = max(wait_s, 1.0)
                     raise failure from None
                 await asyncio.sleep(wait_s)
             else:
                 metrics.PROVIDER_CALLS.labels(PROVIDER, operation, "ok").inc()
+                self.pace.answered()
+                await self._note("ok", fair=True)
                 return answer
         raise AssertionError("the last attempt returns or raises")
+
+    async def _admitted(self, deadline: float) -> None:
+        """Wait until the provider may be asked.
+
+        Raises:
+            ServiceError: It is known to refuse us, is left alone for now, or asks for more patience than
+                there is.
+        """
+        now = asyncio.get_running_loop().time
+        while (held_s := self.pace.held_s) > 0:
+            if now() + held_s >= deadline:
+                raise Unavailable(
+                    "PROVIDER_UNREACHABLE",
+                    "the model provider limits our rate",
+                    retry_after_s=max(held_s, 1.0),
+                )
+            await asyncio.sleep(held_s)
+        if self._refusal is not None and now() < self._refused_until:
+            raise self._refusal.with_traceback(None)
+        if pause_s := await self._breaker.ask():
+            raise Unavailable(
+                "PROVIDER_UNREACHABLE",
+                "the model provider has been away and is left alone for a while",
+                retry_after_s=max(pause_s, 1.0),
+            )
+
+    async def _note(self, outcome: str, *, fair: bool) -> None:
+        if outcome in {"ok", "refused", "limited"}:
+            await self._breaker.answered()
+        elif fair or self._breaker.is_wary:
+            await self._breaker.failed()
 
     def _remember(self, failure: ServiceError) -> None:
         if isinstance(failure, BadRequest):

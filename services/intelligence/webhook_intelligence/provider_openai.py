@@ -7,7 +7,6 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -16,15 +15,16 @@ from webhook_shared.errors import FailedPrecondition, ServiceError
 
 from webhook_intelligence import metrics, tokens
 from webhook_intelligence.openai_calls import PROVIDER, BadRequest, Malformed, OpenAICalls
-from webhook_intelligence.provider import Embedding, EmbeddingModel, Limits, Vector, unit
+from webhook_intelligence.pace import Pace
+from webhook_intelligence.provider import Embedding, EmbeddingModel, Limits, Vector, pooled, unit
 
 # The API takes 2,048 texts, 300,000 tokens in all and 8,192 per text; our token counts are estimates.
 BATCH_TEXTS = 2048
 BATCH_TOKENS = 250_000
+BATCH_BYTES = 4 * 2**20
 TEXT_TOKENS = 8_000
-TEXT_CHARS = 28_000
-# With few calls under way the batches grow by themselves under load, and a call costs more than its texts.
-IN_FLIGHT = 2
+# As much as a text may have altogether.
+TEXT_CHARS = 2**20
 # Only these models can be asked for shorter vectors.
 _SHORTENABLE = "text-embedding-3"
 # A few poisoned texts are worth finding; a batch that is refused altogether is not worth a call per text.
@@ -46,26 +46,28 @@ class OpenAIEmbeddings:
     @property
     def limits(self) -> Limits:
         """Those of OpenAI's own API; `batch_size` lowers the first for servers that take less."""
-        return Limits(BATCH_TEXTS, BATCH_TOKENS, TEXT_CHARS, IN_FLIGHT)
+        return Limits(BATCH_TEXTS, BATCH_TOKENS, BATCH_BYTES, TEXT_CHARS, is_remote=True)
+
+    @property
+    def pace(self) -> Pace:
+        """As the server's answers allow."""
+        return self._calls.pace
+
+    def pieces(self, text: str) -> list[str]:
+        """In parts of at most 8,000 tokens."""
+        return tokens.pieces(text, TEXT_TOKENS)
 
     def count_tokens(self, text: str) -> int:
         """An estimate on the safe side."""
-        return min(tokens.estimate(text), TEXT_TOKENS)
+        return tokens.estimate(text)
 
     async def embed(self, texts: Sequence[str], *, deadline: float) -> list[Embedding | ServiceError]:
         """One result per text, in order; see `EmbeddingProvider`.
 
         A batch that is refused as such is halved until the text that poisons it stands alone.
         """
-        heads = [tokens.pieces(text, TEXT_TOKENS)[0] for text in texts]
-        hunt = _Hunt(self, deadline, calls_left=_POISON_SOUGHT * 2 * (1 + math.ceil(math.log2(len(texts)))))
-        results = await hunt.embed(heads)
-        return [
-            replace(result, truncated=True)
-            if isinstance(result, Embedding) and len(head) < len(text)
-            else result
-            for result, head, text in zip(results, heads, texts, strict=True)
-        ]
+        calls = _POISON_SOUGHT * 2 * (1 + math.ceil(math.log2(len(texts))))
+        return await _Hunt(self, deadline, calls_left=calls).embed(list(texts))
 
     async def request(self, texts: list[str], *, deadline: float) -> list[Embedding]:
         """One batch, all or nothing; raises as `OpenAICalls.call`."""
@@ -138,15 +140,27 @@ class _Hunt:
             if self._calls_left < 2:
                 return [refused] * len(texts)
             if len(texts) == 1:
-                return [await self._shortened(texts[0], refused)]
+                return [await self._divided(texts[0], refused)]
         self._calls_left -= 2
         middle = len(texts) // 2
-        first, second = await asyncio.gather(self.embed(texts[:middle]), self.embed(texts[middle:]))
+        first, second = await asyncio.gather(self._part(texts[:middle]), self._part(texts[middle:]))
         return [*first, *second]
 
-    async def _shortened(self, text: str, refused: ServiceError) -> Embedding | ServiceError:
-        """The first half of a long text: its tokens may be more than estimated (digests, base64)."""
+    async def _part(self, texts: list[str]) -> list[Embedding | ServiceError]:
+        """The same, but an outage in the middle of the hunt fails these texts alone."""
+        try:
+            return await self.embed(texts)
+        except ServiceError as error:
+            return [error] * len(texts)
+
+    async def _divided(self, text: str, refused: ServiceError) -> Embedding | ServiceError:
+        """A long text in halves: its tokens may be more than estimated (digests, base64)."""
         if tokens.estimate(text) < TEXT_TOKENS // 4:
             return refused
-        result = (await self.embed([text[: len(text) // 2]]))[0]
-        return replace(result, truncated=True) if isinstance(result, Embedding) else result
+        self._calls_left -= 2
+        halves = tokens.pieces(text, tokens.estimate(text) // 2 + 1)
+        results = [(await self._part([half]))[0] for half in halves]
+        parts = [result for result in results if isinstance(result, Embedding)]
+        if len(parts) < len(results):
+            return next(result for result in results if isinstance(result, ServiceError))
+        return pooled(parts, [tokens.estimate(half) for half in halves])

@@ -1,4 +1,4 @@
-"""Secrets that people paste into issues and commits, blanked before anybody reads on.
+"""Secrets that people paste into issues and commits, blanked before anybody reads on; what is hidden in text.
 
 Only what is unmistakably a credential: a false alarm would blank ordinary text. Every pattern reads its
 text once, so no text can make it slow.
@@ -37,12 +37,27 @@ _SECRET = re.compile(
     "|".join(f"(?P<{kind.replace('-', '_')}>{pattern})" for kind, pattern in _PATTERNS.items())
 )
 
+# Characters that show nothing (or are none, as halves of a surrogate pair): they hide words from readers
+# and secrets from the patterns above, and turn lines round.
+_HIDDEN = re.compile(
+    "[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+    "\U000e0000-\U000e007f\ud800-\udfff]"
+    # Joiners belong to other scripts and to emoji; beside plain letters they only hide something.
+    "|(?<=[!-~])[\u200c\u200d]|[\u200c\u200d](?=[!-~])"
+)
+
 # Longer than what most secrets have: a cut this far behind the end that is wanted leaves none in halves.
 MARGIN_CHARS = 512
 
 
+def visible(text: str) -> str:
+    """The text without what nobody sees: zero-width characters, tags, and turns of its direction."""
+    return text if text.isascii() else _HIDDEN.sub("", text)
+
+
 def redact(text: str) -> str:
-    """The text with each secret replaced by `[redacted:<kind>]`."""
+    """The visible text with each secret replaced by `[redacted:<kind>]`."""
+    text = visible(text)
     return _SECRET.sub(lambda match: f"[redacted:{(match.lastgroup or 'secret').replace('_', '-')}]", text)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -15,15 +16,22 @@ from webhook_shared.identity import caller
 
 from webhook_intelligence import importance, messages
 from webhook_intelligence.analysis import Analysis, Analyst, is_empty, named_in
+from webhook_intelligence.batches import Lane
 from webhook_intelligence.embeddings import Embeddings, unusable
 from webhook_intelligence.estimates import Estimator
 from webhook_intelligence.ledger import MOST_DAYS, Ledger, Payer
+from webhook_intelligence.portions import as_ready
 from webhook_intelligence.prewarming import Prewarming
 from webhook_intelligence.redaction import redact
 from webhook_intelligence.summaries import DEFAULT_WORDS, Summarizer
 
 MOST_TEXTS = 2048
 MOST_SUBJECTS = 256
+MOST_STREAMED_TEXTS = 65_536
+MOST_STREAMED_SUBJECTS = 4096
+# So much stands in one answer of a stream: less than 2 MB of vectors.
+PORTION_TEXTS = 128
+PORTION_SUBJECTS = 64
 MOST_WORDS = 1000
 MOST_OBSERVATIONS = 1024
 MOST_SOURCES = 64
@@ -71,10 +79,58 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
         """One unit vector per text."""
         _check_count("texts", len(request.texts), MOST_TEXTS)
         payer = Payer(caller().tenant(request.tenant), "embed")
-        outcomes = await self._embeddings.embed(payer, list(request.texts), timeout_s=_time_left_s(context))
+        lane = messages.lane(request.priority, Lane.QUERY)
+        outcomes = await self._embeddings.embed(
+            payer, list(request.texts), timeout_s=_time_left_s(context), lane=lane
+        )
         return pb.EmbedResponse(
             results=map(messages.embed_result, outcomes), model=messages.model(self._embeddings.model)
         )
+
+    async def StreamEmbed(
+        self, request: pb.StreamEmbedRequest, context: Context
+    ) -> AsyncIterator[pb.StreamEmbedResponse]:
+        """The same, in portions as they are ready."""
+        _check_count("texts", len(request.texts), MOST_STREAMED_TEXTS)
+        payer = Payer(caller().tenant(request.tenant), "embed")
+        lane = messages.lane(request.priority, Lane.EVENT)
+        timeout_s = _time_left_s(context)
+        texts = list(request.texts)
+
+        async def portion(indexes: range) -> pb.StreamEmbedResponse:
+            part = texts[indexes.start : indexes.stop]
+            outcomes = await self._embeddings.embed(payer, part, timeout_s=timeout_s, lane=lane)
+            return pb.StreamEmbedResponse(
+                indexes=indexes,
+                results=map(messages.embed_result, outcomes),
+                model=messages.model(self._embeddings.model),
+            )
+
+        async with aclosing(as_ready(portion, len(texts), PORTION_TEXTS)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def StreamAnalyze(
+        self, request: pb.StreamAnalyzeRequest, context: Context
+    ) -> AsyncIterator[pb.StreamAnalyzeResponse]:
+        """All that is to be known of each subject, in portions as they are ready."""
+        _check_count("subjects", len(request.subjects), MOST_STREAMED_SUBJECTS)
+        lane = messages.lane(request.priority, Lane.EVENT)
+        timeout_s = _time_left_s(context)
+        subjects = list(request.subjects)
+
+        async def portion(indexes: range) -> pb.StreamAnalyzeResponse:
+            part = subjects[indexes.start : indexes.stop]
+            outcomes = await self._analyses(part, timeout_s, lane, may_defer=request.may_defer)
+            return pb.StreamAnalyzeResponse(
+                indexes=indexes,
+                analyses=map(messages.analysis, outcomes),
+                model=messages.model(self._embeddings.model),
+            )
+
+        async with aclosing(as_ready(portion, len(subjects), PORTION_SUBJECTS)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def Summarize(self, request: pb.SummarizeRequest, context: Context) -> pb.SummarizeResponse:
         """A short text for longer ones."""
@@ -84,26 +140,42 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
             payer=payer,
             max_words=request.max_words or DEFAULT_WORDS,
             deadline=asyncio.get_running_loop().time() + _time_left_s(context),
+            style=messages.style(request.style),
         )
-        return pb.SummarizeResponse(summary=summary.text, model=summary.model)
+        return messages.summary(summary)
 
     async def Analyze(self, request: pb.AnalyzeRequest, context: Context) -> pb.AnalyzeResponse:
         """All that is to be known of each subject."""
         _check_count("subjects", len(request.subjects), MOST_SUBJECTS)
-        outcomes: list[Analysis | ServiceError] = [Internal()] * len(request.subjects)
+        outcomes = await self._analyses(
+            list(request.subjects),
+            _time_left_s(context),
+            messages.lane(request.priority, Lane.EVENT),
+            may_defer=request.may_defer,
+        )
+        return pb.AnalyzeResponse(
+            analyses=map(messages.analysis, outcomes), model=messages.model(self._embeddings.model)
+        )
+
+    async def _analyses(
+        self, subjects: list[pb.Subject], timeout_s: float, lane: Lane, *, may_defer: bool
+    ) -> list[Analysis | ServiceError]:
+        """One outcome per subject, in order, whosever they are."""
+        outcomes: list[Analysis | ServiceError] = [Internal()] * len(subjects)
         by_tenant: dict[str, list[int]] = {}
-        for i, subject in enumerate(request.subjects):
+        for i, subject in enumerate(subjects):
             try:
                 by_tenant.setdefault(caller().tenant(subject.tenant), []).append(i)
             except ServiceError as error:
                 outcomes[i] = error
-        timeout_s = _time_left_s(context)
         analyses = await asyncio.gather(
             *(
                 self._analyst.analyze(
                     Payer(tenant, "analyze"),
-                    [messages.subject(request.subjects[i]) for i in indexes],
+                    [messages.subject(subjects[i]) for i in indexes],
                     timeout_s=timeout_s,
+                    lane=lane,
+                    may_defer=may_defer,
                 )
                 for tenant, indexes in by_tenant.items()
             )
@@ -111,10 +183,8 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
         for (tenant, indexes), found in zip(by_tenant.items(), analyses, strict=True):
             for i, outcome in zip(indexes, found, strict=True):
                 outcomes[i] = outcome
-            self._note(tenant, (request.subjects[i] for i in indexes if isinstance(outcomes[i], Analysis)))
-        return pb.AnalyzeResponse(
-            analyses=map(messages.analysis, outcomes), model=messages.model(self._embeddings.model)
-        )
+            self._note(tenant, (subjects[i] for i in indexes if isinstance(outcomes[i], Analysis)))
+        return outcomes
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
         """What an importance is made of."""

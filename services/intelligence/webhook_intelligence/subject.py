@@ -67,9 +67,9 @@ class Subject:
             happenings=tuple(
                 Happening(
                     happening.event_id,
-                    happening.kind[:WORD_CHARS].strip().lower(),
-                    happening.action[:WORD_CHARS].strip().lower(),
-                    happening.actor[:WORD_CHARS].strip(),
+                    redacted_head(happening.kind, WORD_CHARS).strip().lower(),
+                    redacted_head(happening.action, WORD_CHARS).strip().lower(),
+                    redacted_head(happening.actor, WORD_CHARS).strip(),
                     redacted_head(happening.text, TEXT_CHARS).strip(),
                 )
                 for happening in self.happenings

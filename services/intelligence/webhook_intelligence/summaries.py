@@ -7,30 +7,62 @@ structure of the events) or stands in quotation marks and is a sender's.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from webhook_intelligence import metrics, sentences
+from webhook_intelligence.coverage import APPENDIX, Coverage, covered, facts_of
 from webhook_intelligence.ledger import Payer
+from webhook_intelligence.presentable import CONTROL, presentable
 from webhook_intelligence.prices import NOTHING, Usage
+from webhook_intelligence.provenance import Sourced, sourced
 from webhook_intelligence.sentences import Sentence
-from webhook_intelligence.settings import EXTRACTIVE
-from webhook_intelligence.subject import Subject
+from webhook_intelligence.settings import EXTRACTIVE, LINK_HOSTS
+from webhook_intelligence.subject import Happening, Subject
 from webhook_intelligence.telling import quotable, tell
-from webhook_intelligence.vocabulary import FAILURES, STATES
+from webhook_intelligence.vocabulary import FAILURES, RUNS, STATES
 
 DEFAULT_WORDS = 60
+HEADLINE_WORDS = 16
 # Of all texts together so much is read from either end; what is in the middle of more is not looked at.
 READ_CHARS = 128 * 1024
+_MOST_NAMES = 8
+
+
+class Style(StrEnum):
+    """The form of a summary."""
+
+    PROSE = "prose"
+    BULLETS = "bullets"
+    HEADLINE = "headline"
+
+    def words(self, wanted: int) -> int:
+        """How many words it may have."""
+        return min(wanted, HEADLINE_WORDS) if self is Style.HEADLINE else wanted
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A short text and what made it."""
+    """A short text and what made it.
+
+    Attributes:
+        text: For people.
+        model: "extractive", or the chat model.
+        sentences: The same, with the places of the texts (or happenings) that each rests on.
+        coverage: What became of the facts.
+        deferred: So many of the last happenings no model has read yet; they stand at its end all the same.
+        is_cached: Whether it was made before.
+    """
 
     text: str
     model: str
+    sentences: tuple[Sourced, ...] = ()
+    coverage: Coverage = field(default_factory=Coverage)
+    deferred: int = 0
+    is_cached: bool = False
 
 
 class Summarizer(Protocol):
@@ -41,17 +73,32 @@ class Summarizer(Protocol):
         """What makes them."""
 
     async def summarize(
-        self, texts: Sequence[str], *, payer: Payer, max_words: int, deadline: float
+        self,
+        texts: Sequence[str],
+        *,
+        payer: Payer,
+        max_words: int,
+        deadline: float,
+        style: Style = Style.PROSE,
     ) -> Summary:
         """One summary of texts that are read as one. None of them is empty or holds a secret.
 
         Raises:
-            ServiceError: UNAVAILABLE/PROVIDER_UNREACHABLE, FAILED_PRECONDITION/PROVIDER_REFUSED,
-                RESOURCE_EXHAUSTED/BUDGET_SPENT.
+            ServiceError: RESOURCE_EXHAUSTED/BUDGET_SPENT.
         """
 
-    async def roll(self, subject: Subject, *, payer: Payer, max_words: int, deadline: float) -> Summary:
-        """The summary so far, brought up to date with what has happened since; see `summarize`."""
+    async def roll(
+        self, subject: Subject, *, payer: Payer, max_words: int, deadline: float, may_defer: bool = False
+    ) -> Summary:
+        """The summary so far, brought up to date with what has happened since; see `summarize`.
+
+        Args:
+            subject: Readable.
+            payer: Whose budget.
+            max_words: Most words.
+            deadline: In the time of the running loop.
+            may_defer: Whether happenings that no model has read come again.
+        """
 
     def expect(self, texts: Sequence[str], *, max_words: int) -> Usage:
         """What `summarize` would ask of a provider."""
@@ -65,17 +112,31 @@ class ExtractiveSummarizer:
 
     model = EXTRACTIVE
 
+    def __init__(self, hosts: Collection[str] = LINK_HOSTS) -> None:
+        self._hosts = hosts
+
     async def summarize(
-        self, texts: Sequence[str], *, payer: Payer, max_words: int, deadline: float
+        self,
+        texts: Sequence[str],
+        *,
+        payer: Payer,
+        max_words: int,
+        deadline: float,
+        style: Style = Style.PROSE,
     ) -> Summary:
         """The most telling sentences, word for word."""
         with metrics.SUMMARY_S.labels("local").time():
-            return Summary(sentences.extract(_ends(texts), max_words), EXTRACTIVE)
+            said = sentences.extract(_ends(texts), style.words(max_words))
+            if style is Style.HEADLINE:
+                said = next(iter(sentences.split(said)), said)
+            return finished(said, EXTRACTIVE, texts, max_words=max_words, style=style, hosts=self._hosts)
 
-    async def roll(self, subject: Subject, *, payer: Payer, max_words: int, deadline: float) -> Summary:
+    async def roll(
+        self, subject: Subject, *, payer: Payer, max_words: int, deadline: float, may_defer: bool = False
+    ) -> Summary:
         """The most telling of the sentences so far and of one per new happening."""
         with metrics.SUMMARY_S.labels("local").time():
-            return Summary(roll(subject, max_words), EXTRACTIVE)
+            return finished_roll(roll(subject, max_words), EXTRACTIVE, subject, max_words, self._hosts)
 
     def expect(self, texts: Sequence[str], *, max_words: int) -> Usage:
         """Nothing."""
@@ -86,10 +147,53 @@ class ExtractiveSummarizer:
         return NOTHING
 
 
+def finished(
+    said: str,
+    model: str,
+    texts: Sequence[str],
+    *,
+    max_words: int,
+    style: Style,
+    hosts: Collection[str],
+) -> Summary:
+    """A summary of texts: made presentable, with the facts that it has missed, its sources and its style."""
+    words = style.words(max_words)
+    shown = sentences.clip(presentable(said, hosts=hosts, said="\n".join(texts)), words)
+    found = Coverage()
+    if style is not Style.HEADLINE:
+        shown, found = covered(shown, facts_of(texts), words)
+    lines = sourced(shown, texts)
+    if style is Style.BULLETS:
+        shown = "\n".join(f"- {line.text}" for line in lines)
+    return Summary(shown, model, lines, found)
+
+
+def finished_roll(said: str, model: str, subject: Subject, max_words: int, hosts: Collection[str]) -> Summary:
+    """The same for what has happened in a context."""
+    lines = [happening_text(happening) for happening in subject.happenings]
+    known = "\n".join([subject.summary, subject.title, *lines])
+    shown = sentences.clip(presentable(said, hosts=hosts, said=known), max_words)
+    # Who runs the checks is of no interest.
+    actors = Counter(one.actor for one in subject.happenings if one.actor and one.kind not in RUNS)
+    names = [quotable(name) for name, _ in actors.most_common(_MOST_NAMES)]
+    facts = facts_of([subject.summary, subject.title, *lines], names=names)
+    shown, found = covered(shown, facts, max_words)
+    return Summary(shown, model, sourced(shown, lines), found)
+
+
+def happening_text(happening: Happening) -> str:
+    """A happening on one line: who did what to which kind of thing, and the words of it."""
+    who = f"{happening.actor} " if happening.actor else ""
+    return f"{who}{happening.action} {happening.kind}: {happening.text}".strip()
+
+
 def roll(subject: Subject, max_words: int) -> str:
     """What `ExtractiveSummarizer.roll` says."""
     known = [
-        sentences.clip(sentence, sentences.SENTENCE_WORDS) for sentence in sentences.split(subject.summary)
+        sentences.clip(sentence, sentences.SENTENCE_WORDS)
+        for sentence in sentences.split(CONTROL.sub(" ", subject.summary))
+        # What was appended is weighed anew.
+        if not sentence.startswith(APPENDIX)
     ]
     told = tell(subject, is_new=not known)
     lines = list(dict.fromkeys([*map(sentences.closed, known), *told]))

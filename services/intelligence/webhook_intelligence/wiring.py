@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from webhook.intelligence.v1 import intelligence_service_pb2_grpc as rpc
@@ -15,8 +16,10 @@ from webhook_shared.redis import Client, connect
 from webhook_shared.server import Service, serving
 
 from webhook_intelligence.analysis import Analyst
+from webhook_intelligence.breaker import Breaker
 from webhook_intelligence.cache import EmbeddingCache
 from webhook_intelligence.embeddings import Embeddings
+from webhook_intelligence.leases import Leases
 from webhook_intelligence.ledger import Ledger
 from webhook_intelligence.prediction import Policy
 from webhook_intelligence.prewarming import READ_BLOCK_S, Prewarming
@@ -24,13 +27,20 @@ from webhook_intelligence.provider import EmbeddingModel, EmbeddingProvider
 from webhook_intelligence.servicer import IntelligenceServicer
 from webhook_intelligence.settings import (
     EXTRACTIVE,
+    STATIC_MODEL,
     AISection,
     IntelligenceSettings,
     IntelligenceWebhook,
     PrewarmingSection,
 )
 from webhook_intelligence.summaries import ExtractiveSummarizer, Summarizer
+from webhook_intelligence.summary_cache import SummaryCache
 from webhook_intelligence.trial import Size
+
+if TYPE_CHECKING:
+    from webhook_intelligence.openai_calls import OpenAICalls
+    from webhook_intelligence.provider_local import LocalEmbeddings
+    from webhook_intelligence.provider_static import StaticEmbeddings
 
 log = structlog.get_logger()
 
@@ -61,15 +71,12 @@ async def running(settings: IntelligenceSettings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         redis = connect(webhook.redis)
         stack.push_async_callback(redis.aclose)
-        provider = await _embedding_provider(webhook.ai, stack)
+        provider = await _embedding_provider(webhook.ai, redis, stack)
         ledger = await stack.enter_async_context(
             Ledger(redis, webhook.ai.price_list(provider.model.name), webhook.ai.budget.budgets)
         )
-        summarizer = await _summarizer(webhook.ai, ledger, stack)
-        cache = EmbeddingCache(redis, provider.model, webhook.ai.embedding.cache_duration)
-        embeddings = await stack.enter_async_context(
-            Embeddings(provider, cache, ledger, batch_texts=webhook.ai.embedding.batch_size)
-        )
+        summarizer = await _summarizer(webhook.ai, redis, ledger, stack)
+        embeddings = await stack.enter_async_context(_embeddings(webhook.ai, provider, redis, ledger))
         prewarming = await _prewarming(webhook, redis, stack)
         servicer = IntelligenceServicer(
             embeddings,
@@ -109,26 +116,58 @@ async def running(settings: IntelligenceSettings) -> AsyncIterator[Running]:
         yield Running(port, provider.model)
 
 
-async def _embedding_provider(ai: AISection, stack: AsyncExitStack) -> EmbeddingProvider:
+def _embeddings(ai: AISection, provider: EmbeddingProvider, redis: Client, ledger: Ledger) -> Embeddings:
+    section = ai.embedding
+    cache = EmbeddingCache(
+        redis, provider.model, section.cache_duration, shared=section.cache_scope == "shared"
+    )
+    return Embeddings(
+        provider,
+        cache,
+        ledger,
+        batch_texts=section.batch_size,
+        linger_s=section.linger.total_seconds(),
+        leases=Leases(redis),
+    )
+
+
+async def _openai_calls(ai: AISection, model: str, redis: Client, stack: AsyncExitStack) -> OpenAICalls:
+    from webhook_intelligence.openai_calls import PROVIDER, OpenAICalls  # noqa: PLC0415  # as below
+
+    breaker = Breaker(redis, PROVIDER, model)
+    return await stack.enter_async_context(OpenAICalls(ai.openai.api_key, ai.openai.base_url, breaker))
+
+
+async def _embedding_provider(ai: AISection, redis: Client, stack: AsyncExitStack) -> EmbeddingProvider:
     # Each provider is imported only where it is used: the SDK costs 40 MB, the local runtime 20 MB.
     if ai.embedding_provider == "openai":
-        from webhook_intelligence.openai_calls import OpenAICalls  # noqa: PLC0415  # see above
         from webhook_intelligence.provider_openai import OpenAIEmbeddings  # noqa: PLC0415  # see above
 
-        calls = await stack.enter_async_context(OpenAICalls(ai.openai.api_key, ai.openai.base_url))
+        calls = await _openai_calls(ai, ai.embedding_model, redis, stack)
         return OpenAIEmbeddings(calls, ai.embedding_model, ai.embedding_dimensions)
+    local = await asyncio.to_thread(_local_model, ai)
+    stack.callback(local.close)
+    return local
+
+
+def _local_model(ai: AISection) -> LocalEmbeddings | StaticEmbeddings:
+    if ai.embedding_model == STATIC_MODEL:
+        from webhook_intelligence.provider_static import StaticEmbeddings  # noqa: PLC0415  # see above
+
+        return StaticEmbeddings.load(
+            name=STATIC_MODEL,
+            directory=ai.embedding.static_directory,
+            path=ai.embedding.local_model_path,
+            threads=ai.embedding.local_threads,
+        )
     from webhook_intelligence.provider_local import LocalEmbeddings  # noqa: PLC0415  # see above
 
-    load = partial(
-        LocalEmbeddings.load,
+    return LocalEmbeddings.load(
         path=ai.embedding.local_model_path,
         name=ai.embedding_model,
         dimensions=ai.embedding_dimensions,
         threads=ai.embedding.local_threads,
     )
-    local = await asyncio.to_thread(load)
-    stack.callback(local.close)
-    return local
 
 
 async def _prewarming(
@@ -152,17 +191,15 @@ def _policy(section: PrewarmingSection) -> Policy:
     )
 
 
-async def _summarizer(ai: AISection, ledger: Ledger, stack: AsyncExitStack) -> Summarizer:
+async def _summarizer(ai: AISection, redis: Client, ledger: Ledger, stack: AsyncExitStack) -> Summarizer:
     if ai.summarization_model == EXTRACTIVE:
-        return ExtractiveSummarizer()
-    from webhook_intelligence.openai_calls import OpenAICalls  # noqa: PLC0415  # as above
+        return ExtractiveSummarizer(ai.summarization.link_hosts)
+    from webhook_intelligence.chat import Chat  # noqa: PLC0415  # as above
     from webhook_intelligence.summaries_openai import OpenAISummarizer  # noqa: PLC0415  # as above
 
-    calls = await stack.enter_async_context(OpenAICalls(ai.openai.api_key, ai.openai.base_url))
+    calls = await _openai_calls(ai, ai.summarization_model, redis, stack)
+    cache = SummaryCache(redis, ai.summarization.cache_duration)
+    chat = Chat(calls, ai.summarization_model, ledger, cache, is_openai=not ai.openai.base_url)
     return OpenAISummarizer(
-        calls,
-        ai.summarization_model,
-        ledger,
-        chunk_tokens=ai.summarization.max_chunk_size,
-        is_openai=not ai.openai.base_url,
+        chat, ledger, chunk_tokens=ai.summarization.max_chunk_size, hosts=ai.summarization.link_hosts
     )

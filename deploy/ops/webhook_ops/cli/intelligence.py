@@ -1,4 +1,4 @@
-"""`webhook-cli intelligence`: why a context matters, what calls would cost, what was spent."""
+"""`webhook-cli intelligence`: vectors, summaries, why a context matters, what calls cost and have cost."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import typer
 from webhook.context.v1 import context_pb2
 from webhook.intelligence.v1 import intelligence_service_pb2, intelligence_service_pb2_grpc
 
+from webhook_ops.cli import reindex
 from webhook_ops.cli.contexts import get_context
 from webhook_ops.cli.door import Door, Json, Tenant, call
 from webhook_ops.cli.failures import Exit, fail
 from webhook_ops.cli.render import NONE, console, print_json, table, text, to_plain
 from webhook_ops.delivery import DEFAULT_TENANT
 
-app = typer.Typer(no_args_is_help=True, help="Importance explained; what models cost and have cost.")
+app = typer.Typer(
+    no_args_is_help=True, help="Vectors, summaries, importance explained; what models cost and have cost."
+)
+app.command("reindex")(reindex.reindex)
 
 #: As many events of a context as are read to explain it.
 _READ_EVENTS = 1000
+_SHOWN_CHARS = 60
 
 
 class Purpose(StrEnum):
@@ -28,6 +33,156 @@ class Purpose(StrEnum):
 
     EMBED = "embed"
     SUMMARIZE = "summarize"
+
+
+class Style(StrEnum):
+    """The form of a summary."""
+
+    PROSE = "prose"
+    BULLETS = "bullets"
+    HEADLINE = "headline"
+
+
+class Priority(StrEnum):
+    """Who waits for a vector."""
+
+    QUERY = "query"
+    EVENT = "event"
+    BACKFILL = "backfill"
+
+
+Texts = Annotated[list[str] | None, typer.Argument(help="The texts; left out: the lines of standard input.")]
+Files = Annotated[list[Path] | None, typer.Option("--file", help="A file as one text; may be repeated.")]
+
+
+@app.command()
+def embed(
+    ctx: typer.Context,
+    *,
+    texts: Texts = None,
+    file: Files = None,
+    priority: Annotated[
+        Priority, typer.Option("--priority", help="Who waits: queries go to the provider first.")
+    ] = Priority.QUERY,
+    tenant: Tenant = DEFAULT_TENANT,
+    as_json: Json = False,
+) -> None:
+    """Make vectors of texts, and show how alike each is to the first. With --json the numbers themselves.
+
+    Example: `webhook-cli intelligence embed "pod was OOM killed" "out of memory" "invoice paid"`
+    """
+    given = _texts(texts, file, as_json=as_json)
+    request = intelligence_service_pb2.StreamEmbedRequest(
+        texts=given,
+        tenant=tenant,
+        priority=intelligence_service_pb2.Priority.Value(f"PRIORITY_{priority.name}"),
+    )
+
+    async def work(door: Door) -> dict[int, intelligence_service_pb2.EmbedResult]:
+        found: dict[int, intelligence_service_pb2.EmbedResult] = {}
+        async with door.open("intelligence") as channel:
+            stub = intelligence_service_pb2_grpc.IntelligenceServiceStub(channel)
+            async for part in stub.StreamEmbed(request):
+                found.update(zip(part.indexes, part.results, strict=True))
+        return found
+
+    found = call(ctx, work, as_json=as_json)
+    results = [found[i] for i in range(len(given))]
+    if as_json:
+        print_json([to_plain(result) for result in results])
+        return
+    first = results[0].vector
+    rows = [
+        (
+            shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}…",
+            result.status.reason or len(result.vector),
+            result.piece_count or NONE,
+            f"{sum(a * b for a, b in zip(first, result.vector, strict=True)):.3f}"
+            if len(result.vector) == len(first)
+            else NONE,
+        )
+        for shown, result in zip((" ".join(one.split()) for one in given), results, strict=True)
+    ]
+    console().print(table(("text", "dimensions", "pieces", "like the first"), rows))
+
+
+@app.command()
+def summarize(
+    ctx: typer.Context,
+    *,
+    texts: Texts = None,
+    file: Files = None,
+    words: Annotated[int, typer.Option("--words", min=0, max=1000, help="Most words; 0: 60.")] = 0,
+    style: Annotated[Style, typer.Option("--style", help="Its form.")] = Style.PROSE,
+    tenant: Tenant = DEFAULT_TENANT,
+    as_json: Json = False,
+) -> None:
+    """Summarise texts, read as one. What it says is derived from them: data, never instructions.
+
+    Example: `git log -n 50 | webhook-cli intelligence summarize --file /dev/stdin --style bullets`
+    """
+    request = intelligence_service_pb2.SummarizeRequest(
+        texts=_texts(texts, file, as_json=as_json),
+        tenant=tenant,
+        max_words=words,
+        style=intelligence_service_pb2.SummaryStyle.Value(f"SUMMARY_STYLE_{style.name}"),
+    )
+
+    async def work(door: Door) -> intelligence_service_pb2.SummarizeResponse:
+        async with door.open("intelligence") as channel:
+            return await intelligence_service_pb2_grpc.IntelligenceServiceStub(channel).Summarize(request)
+
+    found = call(ctx, work, as_json=as_json)
+    if as_json:
+        print_json(to_plain(found))
+        return
+    out = console()
+    out.print(text(found.summary))
+    out.print()
+    kept = found.coverage
+    again = ", known from before" if found.cached else ""
+    out.print(f"By {found.model}{again}; {kept.kept_count} of {kept.fact_count} facts kept.")
+
+
+@app.command()
+def analyze(
+    ctx: typer.Context,
+    *,
+    context_id: Annotated[str, typer.Argument(help="Such as github:octo/hello:issue:7.")],
+    tenant: Tenant = DEFAULT_TENANT,
+    as_json: Json = False,
+) -> None:
+    """Understand a context anew from the events that are kept. Nothing is written; needs the role writer.
+
+    Example: `webhook-cli intelligence analyze github:octo/hello:issue:7 --json | jq .summary_sentences`
+    """
+
+    async def work(door: Door) -> intelligence_service_pb2.Analysis:
+        context = await get_context(door, context_id, tenant=tenant, max_events=_READ_EVENTS)
+        subject = _subject(context)
+        # From the beginning: the summary of a context knows what is not kept any more, but not from where.
+        subject.summary = ""
+        request = intelligence_service_pb2.StreamAnalyzeRequest(
+            subjects=[subject], priority=intelligence_service_pb2.PRIORITY_QUERY
+        )
+        async with door.open("intelligence") as channel:
+            stub = intelligence_service_pb2_grpc.IntelligenceServiceStub(channel)
+            (only,) = [found async for part in stub.StreamAnalyze(request) for found in part.analyses]
+            return only
+
+    found = call(ctx, work, as_json=as_json)
+    if found.status.code:
+        fail(found.status.message, Exit.FAILED, reason=found.status.reason, as_json=as_json)
+    if as_json:
+        plain = to_plain(found)
+        plain.pop("vector", None)
+        print_json(plain)
+        return
+    out = console()
+    out.print(text(f"{context_id}: {found.importance:.2f}, by {found.summary_model}", "bold"))
+    rows = [(line.text, ", ".join(line.event_ids[:3]) or NONE) for line in found.summary_sentences]
+    out.print(table(("what is known", "from"), rows))
+    out.print(", ".join(f"{entity.kind} {entity.value}" for entity in found.entities))
 
 
 @app.command()
@@ -81,12 +236,8 @@ def explain(
 def estimate(
     ctx: typer.Context,
     *,
-    texts: Annotated[
-        list[str] | None, typer.Argument(help="The texts; left out: the lines of standard input.")
-    ] = None,
-    file: Annotated[
-        list[Path] | None, typer.Option("--file", help="A file as one text; may be repeated.")
-    ] = None,
+    texts: Texts = None,
+    file: Files = None,
     purpose: Annotated[Purpose, typer.Option("--for", help="What the texts are for.")] = Purpose.EMBED,
     tenant: Tenant = DEFAULT_TENANT,
     as_json: Json = False,
@@ -95,8 +246,7 @@ def estimate(
 
     Example: `webhook-cli intelligence estimate --for summarize --file notes.md --json | jq .usd`
     """
-    given = [*(texts or ()), *_read(file or [], as_json=as_json)]
-    given = given or [line.rstrip("\n") for line in sys.stdin]
+    given = _texts(texts, file, as_json=as_json)
     request = intelligence_service_pb2.EstimateRequest()
     if purpose is Purpose.EMBED:
         request.embed.CopyFrom(intelligence_service_pb2.EmbedRequest(texts=given, tenant=tenant))
@@ -184,6 +334,11 @@ def _subject(context: context_pb2.Context) -> intelligence_service_pb2.Subject:
             for event in context.events
         ],
     )
+
+
+def _texts(texts: list[str] | None, files: list[Path] | None, *, as_json: bool) -> list[str]:
+    given = [*(texts or ()), *_read(files or [], as_json=as_json)]
+    return given or [line.rstrip("\n") for line in sys.stdin]
 
 
 def _read(files: list[Path], *, as_json: bool) -> list[str]:

@@ -21,6 +21,57 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    PRIORITY_QUERY: _Priority.ValueType  # 1
+    """Somebody waits for the answer."""
+    PRIORITY_EVENT: _Priority.ValueType  # 2
+    """An event has come in."""
+    PRIORITY_BACKFILL: _Priority.ValueType  # 3
+    """What is filled in afterwards, such as the index of a new model."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Who waits: the more urgent go to the provider first."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+PRIORITY_QUERY: Priority.ValueType  # 1
+"""Somebody waits for the answer."""
+PRIORITY_EVENT: Priority.ValueType  # 2
+"""An event has come in."""
+PRIORITY_BACKFILL: Priority.ValueType  # 3
+"""What is filled in afterwards, such as the index of a new model."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
+class _SummaryStyle:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SummaryStyleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SummaryStyle.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUMMARY_STYLE_UNSPECIFIED: _SummaryStyle.ValueType  # 0
+    SUMMARY_STYLE_PROSE: _SummaryStyle.ValueType  # 1
+    """Sentences, one after the other."""
+    SUMMARY_STYLE_BULLETS: _SummaryStyle.ValueType  # 2
+    """A line per point, each beginning with "- "."""
+    SUMMARY_STYLE_HEADLINE: _SummaryStyle.ValueType  # 3
+    """One sentence."""
+
+class SummaryStyle(_SummaryStyle, metaclass=_SummaryStyleEnumTypeWrapper): ...
+
+SUMMARY_STYLE_UNSPECIFIED: SummaryStyle.ValueType  # 0
+SUMMARY_STYLE_PROSE: SummaryStyle.ValueType  # 1
+"""Sentences, one after the other."""
+SUMMARY_STYLE_BULLETS: SummaryStyle.ValueType  # 2
+"""A line per point, each beginning with "- "."""
+SUMMARY_STYLE_HEADLINE: SummaryStyle.ValueType  # 3
+"""One sentence."""
+Global___SummaryStyle: _TypeAlias = SummaryStyle  # noqa: Y015
+
 class _ObservationKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -73,8 +124,11 @@ class EmbedRequest(_message.Message):
 
     TEXTS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose budget and cache; needed only by credentials that have several tenants."""
+    priority: Global___Priority.ValueType
+    """Default: PRIORITY_QUERY."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 2,048 texts."""
@@ -84,14 +138,73 @@ class EmbedRequest(_message.Message):
         *,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         tenant: _builtins.str = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "tenant", b"tenant", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
+
+@_typing.final
+class StreamEmbedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    priority: Global___Priority.ValueType
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 65,536 texts. Default: PRIORITY_EVENT."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        tenant: _builtins.str = ...,
+        priority: Global___Priority.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "tenant", b"tenant", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamEmbedRequest: _TypeAlias = StreamEmbedRequest  # noqa: Y015
+
+@_typing.final
+class StreamEmbedResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEXES_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places in `StreamEmbedRequest.texts`, from 0, one per result."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedResult]: ...
+    @_builtins.property
+    def model(self) -> Global___EmbeddingModel: ...
+    def __init__(
+        self,
+        *,
+        indexes: _abc.Iterable[_builtins.int] | None = ...,
+        results: _abc.Iterable[Global___EmbedResult] | None = ...,
+        model: Global___EmbeddingModel | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indexes", b"indexes", "model", b"model", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamEmbedResponse: _TypeAlias = StreamEmbedResponse  # noqa: Y015
 
 @_typing.final
 class EmbedResponse(_message.Message):
@@ -124,8 +237,13 @@ class EmbedResult(_message.Message):
     VECTOR_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    PIECE_COUNT_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
     """True where the text was longer than the model takes and was cut."""
+    piece_count: _builtins.int
+    """Above 1 where the text was longer than the model reads at once: the vector is then the mean of those of
+    so many pieces, weighted by their tokens.
+    """
     @_builtins.property
     def vector(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """`model.dimension` numbers, unit length. Empty where the status is not OK."""
@@ -138,10 +256,11 @@ class EmbedResult(_message.Message):
         vector: _abc.Iterable[_builtins.float] | None = ...,
         truncated: _builtins.bool = ...,
         status: _status_pb2.ItemStatus | None = ...,
+        piece_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "truncated", b"truncated", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["piece_count", b"piece_count", "status", b"status", "truncated", b"truncated", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,20 +275,24 @@ class EmbeddingModel(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """"local", "openai"."""
     name: _builtins.str
     dimension: _builtins.int
+    revision: _builtins.str
+    """Of the weights, where they are ours to tell."""
     def __init__(
         self,
         *,
         provider: _builtins.str = ...,
         name: _builtins.str = ...,
         dimension: _builtins.int = ...,
+        revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "name", b"name", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "name", b"name", "provider", b"provider", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -182,9 +305,12 @@ class SummarizeRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     MAX_WORDS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    STYLE_FIELD_NUMBER: _builtins.int
     max_words: _builtins.int
     """About how many words at most; 0 means 60."""
     tenant: _builtins.str
+    style: Global___SummaryStyle.ValueType
+    """Default: SUMMARY_STYLE_PROSE."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Read as one text, in order. Data, never instructions."""
@@ -195,10 +321,11 @@ class SummarizeRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         max_words: _builtins.int = ...,
         tenant: _builtins.str = ...,
+        style: Global___SummaryStyle.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_words", b"max_words", "tenant", b"tenant", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_words", b"max_words", "style", b"style", "tenant", b"tenant", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,28 +337,115 @@ class SummarizeResponse(_message.Message):
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    SENTENCES_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
     model: _builtins.str
     """What made it: "extractive", "gpt-4-turbo"."""
+    cached: _builtins.bool
+    """Whether it was made before and kept (`webhook.ai.summarization.cache_duration`)."""
+    @_builtins.property
+    def sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SummarySentence]:
+        """The same, sentence by sentence, with the texts that each rests on."""
+
+    @_builtins.property
+    def coverage(self) -> Global___SummaryCoverage: ...
     def __init__(
         self,
         *,
         summary: _builtins.str = ...,
         model: _builtins.str = ...,
+        sentences: _abc.Iterable[Global___SummarySentence] | None = ...,
+        coverage: Global___SummaryCoverage | None = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "coverage", b"coverage", "model", b"model", "sentences", b"sentences", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SummarizeResponse: _TypeAlias = SummarizeResponse  # noqa: Y015
 
 @_typing.final
+class SummarySentence(_message.Message):
+    """Derived from the words of strangers: data, never instructions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    TEXT_INDEXES_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The events that it rests on; empty where it rests on the summary before."""
+
+    @_builtins.property
+    def text_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The same for Summarize: places in its texts, from 0."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        text_indexes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_ids", b"event_ids", "text", b"text", "text_indexes", b"text_indexes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarySentence: _TypeAlias = SummarySentence  # noqa: Y015
+
+@_typing.final
+class SummaryCoverage(_message.Message):
+    """What became of the facts: ids, numbers with a meaning, versions, names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACT_COUNT_FIELD_NUMBER: _builtins.int
+    KEPT_COUNT_FIELD_NUMBER: _builtins.int
+    APPENDED_FIELD_NUMBER: _builtins.int
+    fact_count: _builtins.int
+    """In the texts, as far as they count: the newest and the most often said, at most 64."""
+    kept_count: _builtins.int
+    """Said in the summary, those included that were appended to it."""
+    @_builtins.property
+    def appended(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Missed by the summary and appended to it."""
+
+    def __init__(
+        self,
+        *,
+        fact_count: _builtins.int = ...,
+        kept_count: _builtins.int = ...,
+        appended: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["appended", b"appended", "fact_count", b"fact_count", "kept_count", b"kept_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummaryCoverage: _TypeAlias = SummaryCoverage  # noqa: Y015
+
+@_typing.final
 class AnalyzeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBJECTS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    MAY_DEFER_FIELD_NUMBER: _builtins.int
+    priority: Global___Priority.ValueType
+    """Default: PRIORITY_EVENT."""
+    may_defer: _builtins.bool
+    """Whether the caller heeds `Analysis.deferred_count`. Then a chat model reads what is new of a context when
+    it is worth a call, many happenings at once, instead of each as it comes.
+    """
     @_builtins.property
     def subjects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subject]:
         """1 to 256 subjects."""
@@ -240,14 +454,76 @@ class AnalyzeRequest(_message.Message):
         self,
         *,
         subjects: _abc.Iterable[Global___Subject] | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        may_defer: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["subjects", b"subjects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["may_defer", b"may_defer", "priority", b"priority", "subjects", b"subjects"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AnalyzeRequest: _TypeAlias = AnalyzeRequest  # noqa: Y015
+
+@_typing.final
+class StreamAnalyzeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    MAY_DEFER_FIELD_NUMBER: _builtins.int
+    priority: Global___Priority.ValueType
+    """Default: PRIORITY_EVENT."""
+    may_defer: _builtins.bool
+    """As of AnalyzeRequest."""
+    @_builtins.property
+    def subjects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subject]:
+        """1 to 4,096 subjects."""
+
+    def __init__(
+        self,
+        *,
+        subjects: _abc.Iterable[Global___Subject] | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        may_defer: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["may_defer", b"may_defer", "priority", b"priority", "subjects", b"subjects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAnalyzeRequest: _TypeAlias = StreamAnalyzeRequest  # noqa: Y015
+
+@_typing.final
+class StreamAnalyzeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEXES_FIELD_NUMBER: _builtins.int
+    ANALYSES_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places in `StreamAnalyzeRequest.subjects`, from 0, one per analysis."""
+
+    @_builtins.property
+    def analyses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Analysis]: ...
+    @_builtins.property
+    def model(self) -> Global___EmbeddingModel: ...
+    def __init__(
+        self,
+        *,
+        indexes: _abc.Iterable[_builtins.int] | None = ...,
+        analyses: _abc.Iterable[Global___Analysis] | None = ...,
+        model: Global___EmbeddingModel | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyses", b"analyses", "indexes", b"indexes", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAnalyzeResponse: _TypeAlias = StreamAnalyzeResponse  # noqa: Y015
 
 @_typing.final
 class Subject(_message.Message):
@@ -368,11 +644,18 @@ class Analysis(_message.Message):
     IMPORTANCE_FACTORS_FIELD_NUMBER: _builtins.int
     ENTITIES_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    SUMMARY_SENTENCES_FIELD_NUMBER: _builtins.int
+    SUMMARY_COVERAGE_FIELD_NUMBER: _builtins.int
+    DEFERRED_COUNT_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
     summary_model: _builtins.str
     """What made the summary."""
     importance: _builtins.float
     """0 (noise) to 1 (drop everything)."""
+    deferred_count: _builtins.int
+    """Only with `may_defer`: so many of the last happenings the model has not read yet. They stand at the end of
+    the summary, put there without it; send them again with the next ones.
+    """
     @_builtins.property
     def vector(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
@@ -383,6 +666,12 @@ class Analysis(_message.Message):
     def entities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entity]: ...
     @_builtins.property
     def status(self) -> _status_pb2.ItemStatus: ...
+    @_builtins.property
+    def summary_sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SummarySentence]:
+        """The summary sentence by sentence, with the events that each rests on."""
+
+    @_builtins.property
+    def summary_coverage(self) -> Global___SummaryCoverage: ...
     def __init__(
         self,
         *,
@@ -393,10 +682,13 @@ class Analysis(_message.Message):
         importance_factors: _abc.Iterable[Global___ImportanceFactor] | None = ...,
         entities: _abc.Iterable[Global___Entity] | None = ...,
         status: _status_pb2.ItemStatus | None = ...,
+        summary_sentences: _abc.Iterable[Global___SummarySentence] | None = ...,
+        summary_coverage: Global___SummaryCoverage | None = ...,
+        deferred_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "summary_coverage", b"summary_coverage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entities", b"entities", "importance", b"importance", "importance_factors", b"importance_factors", "status", b"status", "summary", b"summary", "summary_model", b"summary_model", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deferred_count", b"deferred_count", "entities", b"entities", "importance", b"importance", "importance_factors", b"importance_factors", "status", b"status", "summary", b"summary", "summary_coverage", b"summary_coverage", "summary_model", b"summary_model", "summary_sentences", b"summary_sentences", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,11 @@ class IntelligenceServiceStub:
                 request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.StreamEmbed = channel.unary_stream(
+                '/webhook.intelligence.v1.IntelligenceService/StreamEmbed',
+                request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamEmbedRequest.SerializeToString,
+                response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamEmbedResponse.FromString,
+                _registered_method=True)
         self.Summarize = channel.unary_unary(
                 '/webhook.intelligence.v1.IntelligenceService/Summarize',
                 request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.SummarizeRequest.SerializeToString,
@@ -49,6 +54,11 @@ class IntelligenceServiceStub:
                 '/webhook.intelligence.v1.IntelligenceService/Analyze',
                 request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeRequest.SerializeToString,
                 response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeResponse.FromString,
+                _registered_method=True)
+        self.StreamAnalyze = channel.unary_stream(
+                '/webhook.intelligence.v1.IntelligenceService/StreamAnalyze',
+                request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamAnalyzeRequest.SerializeToString,
+                response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamAnalyzeResponse.FromString,
                 _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/webhook.intelligence.v1.IntelligenceService/Explain',
@@ -90,6 +100,14 @@ class IntelligenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamEmbed(self, request, context):
+        """The same for more texts than one answer should hold: results come in portions, as they are ready, each
+        with the places of its texts. Errors as of Embed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Summarize(self, request, context):
         """A short text that says what longer ones say. Errors: INVALID_ARGUMENT/TEXT_EMPTY,
         UNAVAILABLE/PROVIDER_UNREACHABLE, RESOURCE_EXHAUSTED/BUDGET_SPENT.
@@ -101,6 +119,13 @@ class IntelligenceServiceServicer:
     def Analyze(self, request, context):
         """All that is to be known of a context: vector, rolled-forward summary, importance, entities.
         One result per subject, in order; one bad subject never fails its neighbours.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamAnalyze(self, request, context):
+        """The same in portions, as they are ready, each with the places of its subjects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,6 +179,11 @@ def add_IntelligenceServiceServicer_to_server(servicer, server):
                     request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.EmbedRequest.FromString,
                     response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.EmbedResponse.SerializeToString,
             ),
+            'StreamEmbed': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamEmbed,
+                    request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamEmbedRequest.FromString,
+                    response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamEmbedResponse.SerializeToString,
+            ),
             'Summarize': grpc.unary_unary_rpc_method_handler(
                     servicer.Summarize,
                     request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.SummarizeRequest.FromString,
@@ -163,6 +193,11 @@ def add_IntelligenceServiceServicer_to_server(servicer, server):
                     servicer.Analyze,
                     request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeRequest.FromString,
                     response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeResponse.SerializeToString,
+            ),
+            'StreamAnalyze': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamAnalyze,
+                    request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamAnalyzeRequest.FromString,
+                    response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamAnalyzeResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -229,6 +264,33 @@ class IntelligenceService:
             _registered_method=True)
 
     @staticmethod
+    def StreamEmbed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.intelligence.v1.IntelligenceService/StreamEmbed',
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamEmbedRequest.SerializeToString,
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamEmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Summarize(request,
             target,
             options=(),
@@ -272,6 +334,33 @@ class IntelligenceService:
             '/webhook.intelligence.v1.IntelligenceService/Analyze',
             webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeRequest.SerializeToString,
             webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.AnalyzeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamAnalyze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.intelligence.v1.IntelligenceService/StreamAnalyze',
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamAnalyzeRequest.SerializeToString,
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.StreamAnalyzeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,10 @@ class IntelligenceServiceStub:
     INVALID_ARGUMENT/TEXT_TOO_LONG, UNAVAILABLE/PROVIDER_UNREACHABLE,
     RESOURCE_EXHAUSTED/BUDGET_SPENT.
     """
+    StreamEmbed: _grpc.UnaryStreamMultiCallable[_intelligence_service_pb2.StreamEmbedRequest, _intelligence_service_pb2.StreamEmbedResponse]
+    """The same for more texts than one answer should hold: results come in portions, as they are ready, each
+    with the places of its texts. Errors as of Embed.
+    """
     Summarize: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.SummarizeRequest, _intelligence_service_pb2.SummarizeResponse]
     """A short text that says what longer ones say. Errors: INVALID_ARGUMENT/TEXT_EMPTY,
     UNAVAILABLE/PROVIDER_UNREACHABLE, RESOURCE_EXHAUSTED/BUDGET_SPENT.
@@ -46,6 +50,8 @@ class IntelligenceServiceStub:
     """All that is to be known of a context: vector, rolled-forward summary, importance, entities.
     One result per subject, in order; one bad subject never fails its neighbours.
     """
+    StreamAnalyze: _grpc.UnaryStreamMultiCallable[_intelligence_service_pb2.StreamAnalyzeRequest, _intelligence_service_pb2.StreamAnalyzeResponse]
+    """The same in portions, as they are ready, each with the places of its subjects."""
     Explain: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.ExplainRequest, _intelligence_service_pb2.ExplainResponse]
     """What an importance is made of: each feature, its weight, what it was read from. Nothing is stored, no
     provider is asked. Without a subject: the features and weights alone. Errors:
@@ -76,6 +82,10 @@ class IntelligenceServiceAsyncStub(IntelligenceServiceStub):
     INVALID_ARGUMENT/TEXT_TOO_LONG, UNAVAILABLE/PROVIDER_UNREACHABLE,
     RESOURCE_EXHAUSTED/BUDGET_SPENT.
     """
+    StreamEmbed: _aio.UnaryStreamMultiCallable[_intelligence_service_pb2.StreamEmbedRequest, _intelligence_service_pb2.StreamEmbedResponse]  # type: ignore[assignment]
+    """The same for more texts than one answer should hold: results come in portions, as they are ready, each
+    with the places of its texts. Errors as of Embed.
+    """
     Summarize: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.SummarizeRequest, _intelligence_service_pb2.SummarizeResponse]  # type: ignore[assignment]
     """A short text that says what longer ones say. Errors: INVALID_ARGUMENT/TEXT_EMPTY,
     UNAVAILABLE/PROVIDER_UNREACHABLE, RESOURCE_EXHAUSTED/BUDGET_SPENT.
@@ -84,6 +94,8 @@ class IntelligenceServiceAsyncStub(IntelligenceServiceStub):
     """All that is to be known of a context: vector, rolled-forward summary, importance, entities.
     One result per subject, in order; one bad subject never fails its neighbours.
     """
+    StreamAnalyze: _aio.UnaryStreamMultiCallable[_intelligence_service_pb2.StreamAnalyzeRequest, _intelligence_service_pb2.StreamAnalyzeResponse]  # type: ignore[assignment]
+    """The same in portions, as they are ready, each with the places of its subjects."""
     Explain: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.ExplainRequest, _intelligence_service_pb2.ExplainResponse]  # type: ignore[assignment]
     """What an importance is made of: each feature, its weight, what it was read from. Nothing is stored, no
     provider is asked. Without a subject: the features and weights alone. Errors:
@@ -119,6 +131,16 @@ class IntelligenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def StreamEmbed(
+        self,
+        request: _intelligence_service_pb2.StreamEmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_intelligence_service_pb2.StreamEmbedResponse], _abc.AsyncIterator[_intelligence_service_pb2.StreamEmbedResponse]]:
+        """The same for more texts than one answer should hold: results come in portions, as they are ready, each
+        with the places of its texts. Errors as of Embed.
+        """
+
+    @_abc_1.abstractmethod
     def Summarize(
         self,
         request: _intelligence_service_pb2.SummarizeRequest,
@@ -137,6 +159,14 @@ class IntelligenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """All that is to be known of a context: vector, rolled-forward summary, importance, entities.
         One result per subject, in order; one bad subject never fails its neighbours.
         """
+
+    @_abc_1.abstractmethod
+    def StreamAnalyze(
+        self,
+        request: _intelligence_service_pb2.StreamAnalyzeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_intelligence_service_pb2.StreamAnalyzeResponse], _abc.AsyncIterator[_intelligence_service_pb2.StreamAnalyzeResponse]]:
+        """The same in portions, as they are ready, each with the places of its subjects."""
 
     @_abc_1.abstractmethod
     def Explain(

@@ -1,0 +1,1 @@
+"""What understanding costs, and what it is worth."""
