@@ -144,6 +144,16 @@ async def test_names_are_told_in_order_and_in_pages(cold: ObjectStore) -> None:
     assert await cold.names("a/") == names[1:]
 
 
+async def test_a_name_and_a_folder_that_begin_alike_are_in_order(cold: ObjectStore) -> None:
+    names = ["d/a-b", "d/a/x", "d/a/y", "d/a0", "d/b"]
+    for name in reversed(names):
+        await cold.put(name, b"")
+    assert await cold.names("d/") == sorted(names) == names
+    assert [(await cold.names("d/", after=name, most=1))[:1] for name in names[:-1]] == [
+        [one] for one in names[1:]
+    ]
+
+
 async def test_names_of_a_store_that_is_away(tmp_path: Path, server: str) -> None:
     with pytest.raises(ObjectTrouble):
         await DirectoryObjectStore(tmp_path / "not mounted").names("a/")

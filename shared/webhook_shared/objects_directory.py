@@ -6,7 +6,8 @@ import asyncio
 import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from webhook_shared.objects import MOST_NAMES, ObjectMissing, ObjectTrouble
@@ -43,10 +44,9 @@ class DirectoryObjectStore:
     async def names(self, prefix: str, *, after: str = "", most: int = MOST_NAMES) -> list[str]:
         """See `ObjectStore`."""
         try:
-            found = await asyncio.to_thread(self._names, prefix, after)
+            return await asyncio.to_thread(self._names, prefix, after, most)
         except OSError as error:
             raise ObjectTrouble(os.strerror(error.errno or 0)) from None
-        return found[:most]
 
     async def delete(self, name: str) -> None:
         """See `ObjectStore`."""
@@ -83,18 +83,14 @@ class DirectoryObjectStore:
         for directory in dict.fromkeys([path.parent, *(one.parent for one in made)]):
             _sync(directory)
 
-    def _names(self, prefix: str, after: str) -> list[str]:
+    def _names(self, prefix: str, after: str, most: int) -> list[str]:
         if not self._root.is_dir():
             raise FileNotFoundError(errno.ENOENT, "the directory is not there")
         # The last part of a prefix may be the beginning of a name.
-        top = self._path(prefix).parent if not prefix.endswith("/") else self._path(prefix)
-        found = [
-            (Path(folder) / file).relative_to(self._root).as_posix()
-            for folder, _, files in os.walk(top, onerror=_unless_missing)
-            for file in files
-            if not file.endswith(_PART)
-        ]
-        return sorted(name for name in found if name.startswith(prefix) and name > after)
+        folder, slash, _ = prefix.rpartition("/")
+        every = _walk(self._path(folder), folder + slash, after)
+        found = (name for name in every if name.startswith(prefix))
+        return list(islice(found, most))
 
     def _delete(self, name: str) -> None:
         path = self._path(name)
@@ -107,9 +103,21 @@ class DirectoryObjectStore:
         _sync(path.parent)
 
 
-def _unless_missing(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
+def _walk(folder: Path, beginning: str, after: str) -> Iterator[str]:
+    """Names in order, only those behind one: a page costs what it holds, whatever lies before and behind."""
+    try:
+        with os.scandir(folder) as entries:
+            # A directory stands where the names in it do.
+            found = sorted(f"{one.name}/" if one.is_dir() else one.name for one in entries)
+    except FileNotFoundError:
+        return
+    for one in found:
+        name = beginning + one
+        if one.endswith("/"):
+            if name > after or after.startswith(name):
+                yield from _walk(folder / one, name, after)
+        elif name > after and not one.endswith(_PART):
+            yield name
 
 
 def _sync(directory: Path) -> None:

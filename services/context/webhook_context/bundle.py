@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from webhook.context.v1.pack_pb2 import Pack, PackedEvent
 from webhook_shared.envelope import Keyring, Undecodable
+from webhook_shared.key_copies import KeyCopies
 from webhook_shared.redis import Client
 
 from webhook_context import errors, keys
@@ -40,12 +41,20 @@ class Bundle:
 class Bundler:
     """Makes packs of hot contexts, and of packs what makes a context hot."""
 
-    def __init__(self, client: Client, store: RedisContexts, keyring: Keyring, packer: Packer) -> None:
+    def __init__(
+        self,
+        client: Client,
+        store: RedisContexts,
+        keyring: Keyring,
+        packer: Packer,
+        key_copies: KeyCopies,
+    ) -> None:
         self._client = client
         self._store = store
         self._keyring = keyring
         self._records = Records(keyring)
         self._packer = packer
+        self._key_copies = key_copies
 
     async def prepare(self, tenant: str) -> None:
         """Have the tenant's keys at hand.
@@ -54,6 +63,15 @@ class Bundler:
             UnknownKey: They have been destroyed.
         """
         await self._keyring.prepare([tenant])
+
+    async def copy_keys(self, tenant: str) -> None:
+        """Let the cold store have what opens a tenant's packs, before it has one that needs it.
+
+        Raises:
+            UnknownKey: The keys have been destroyed.
+            ObjectTrouble: It may not.
+        """
+        await self._key_copies.ensure(tenant, self._keyring)
 
     async def bundle(self, tenant: str, context_id: str, generation: int) -> Bundle:
         """Pack a hot context as it is now.

@@ -1,45 +1,15 @@
-"""What the context store asks of a cold store: a place for named, immutable objects.
-
-Names are made once and never again, so no write ever replaces anything, and whoever has a name and the
-checksum of what it names can tell whether it holds what it should. Nothing else is relied on.
-"""
+"""How the context store names its objects in the cold store."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Protocol
 
 from pydantic import SecretStr
 
-DEADLINE_S = 60.0
-"""For one call, repetitions included. Well below the lease of a transition."""
+ALL = "v1/"
+"""What the names of all packs begin with."""
 SUFFIX = ".pack"
-
-
-class ColdTrouble(Exception):
-    """The store can't be reached, refuses or is too slow; the call may or may not have had its effect."""
-
-
-class ColdMissing(Exception):
-    """The store has no object of this name."""
-
-
-class ColdStore(Protocol):
-    """Keeps objects; every method raises ColdTrouble."""
-
-    async def put(self, name: str, content: bytes) -> None:
-        """Make an object durable."""
-
-    async def get(self, name: str) -> bytes:
-        """The bytes of an object.
-
-        Raises:
-            ColdMissing: There is none.
-        """
-
-    async def delete(self, name: str) -> None:
-        """Let there be no such object."""
 
 
 class ColdNames:
@@ -55,9 +25,12 @@ class ColdNames:
 
     def prefix(self, tenant: str, context_id: str) -> str:
         """What the names of a context's objects begin with."""
-        owner = self._digest("tenant", tenant)
         context = self._digest("context", tenant, context_id)
-        return f"v1/{owner}/{context[:2]}/{context}/"
+        return f"{self.beginning(tenant)}{context[:2]}/{context}/"
+
+    def beginning(self, tenant: str) -> str:
+        """What the names of all objects of a tenant begin with."""
+        return f"{ALL}{self._digest('tenant', tenant)}/"
 
     def _digest(self, *parts: str) -> str:
         # Length-prefixed, so that no two lists of parts are the same bytes.

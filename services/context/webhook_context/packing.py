@@ -14,13 +14,14 @@ import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Literal
 
 import zstandard
 from google.protobuf.message import DecodeError
 from webhook.context.v1.pack_pb2 import Pack
 from webhook_shared import compression
+from webhook_shared.dictionary_samples import Samples
 from webhook_shared.envelope import Keyring, Undecodable, UnknownFormat
 
 from webhook_context.errors import TooLarge
@@ -33,6 +34,7 @@ DIGEST_BYTES = 10
 
 Codec = Literal["zstd", "gzip", "none"]
 _CODECS: dict[Codec, int] = {"none": 0, "zstd": 1, "gzip": 2}
+_NAMES = {number: codec for codec, number in _CODECS.items()}
 _HEAD = struct.Struct(">B8sQ")
 _ID_BYTES = 16
 # Readers refuse larger windows.
@@ -54,6 +56,19 @@ class Packed:
     content_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a sealed pack holds.
+
+    Attributes:
+        content_size: Before compression, bytes.
+    """
+
+    pack: Pack
+    codec: Codec
+    content_size: int
+
+
 class Packer:
     """Makes and opens packs; the tenants' keys must be prepared. Safe for concurrent use by threads.
 
@@ -61,12 +76,16 @@ class Packer:
         keyring: Seals them.
         codec: How new packs are compressed; all codecs can always be read.
         level: Of the compression.
+        samples: Get some of what is packed, to train dictionaries on; None where nothing is trained.
     """
 
-    def __init__(self, keyring: Keyring, codec: Codec = "zstd", level: int = 6) -> None:
+    def __init__(
+        self, keyring: Keyring, codec: Codec = "zstd", level: int = 6, samples: Samples | None = None
+    ) -> None:
         self._keyring = keyring
         self._codec = codec
         self._level = level
+        self._samples = samples
 
     def pack(self, pack: Pack) -> Packed:
         """Seal a pack.
@@ -77,7 +96,9 @@ class Packer:
         if pack.ByteSize() > LARGEST_CONTENT_BYTES:
             raise TooLarge(pack.context_id)
         content = pack.SerializeToString()
-        body, dictionary = self._compressed(content, pack.tool)
+        if self._samples is not None:
+            self._samples.offer(pack.tenant, pack.tool, content)
+        body, dictionary = self._compressed(content, pack.tenant, pack.tool)
         head = _HEAD.pack(_CODECS[self._codec], dictionary, len(content))
         tenant, identity = pack.tenant.encode(), os.urandom(_ID_BYTES)
         envelope = self._keyring.seal(pack.tenant, head + body, "pack", identity.hex(), fresh=True)
@@ -90,23 +111,42 @@ class Packer:
         Raises:
             EnvelopeError: It is damaged, of a newer version, or of another tenant or context.
         """
-        identity, envelope = _parts(tenant, sealed)
-        opened = self._keyring.open(tenant, envelope, "pack", identity.hex())
-        codec, dictionary, size = _HEAD.unpack_from(opened)
-        try:
-            pack = Pack.FromString(_decompressed(opened[_HEAD.size :], codec, dictionary, size))
-        except DecodeError:
-            raise Undecodable("not a pack") from None
-        if (pack.tenant, pack.context_id) != (tenant, context_id):
+        pack = self.read(tenant, sealed).pack
+        if pack.context_id != context_id:
             raise Undecodable("the pack of another context")
         return pack
 
-    def _compressed(self, content: bytes, tool: str) -> tuple[bytes, bytes]:
+    def read(self, tenant: str, sealed: bytes) -> Opened:
+        """The pack of whichever of the tenant's contexts.
+
+        Raises:
+            EnvelopeError: It is damaged, of a newer version, or of another tenant.
+        """
+        identity, envelope = _parts(tenant, sealed)
+        opened = self._keyring.open(tenant, envelope, "pack", identity.hex())
+        content = self._content(tenant, opened)
+        try:
+            pack = Pack.FromString(content)
+        except DecodeError:
+            raise Undecodable("not a pack") from None
+        if pack.tenant != tenant:
+            raise Undecodable("the pack of another tenant")
+        return Opened(pack, _NAMES[opened[0]], len(content))
+
+    def _content(self, tenant: str, opened: bytes) -> bytes:
+        codec, dictionary, size = _HEAD.unpack_from(opened)
+        if size > LARGEST_CONTENT_BYTES:
+            raise Undecodable("the content is too large")
+        if codec == _CODECS["zstd"]:
+            return self._keyring.inflate(tenant, opened[_HEAD.size :], dictionary, size)
+        return _decompressed(opened[_HEAD.size :], codec, size)
+
+    def _compressed(self, content: bytes, tenant: str, tool: str) -> tuple[bytes, bytes]:
         if self._codec == "none":
             return content, compression.NO_DICTIONARY
         if self._codec == "gzip":
             return gzip.compress(content, self._level, mtime=0), compression.NO_DICTIONARY
-        dictionary = compression.dictionary_for(tool)
+        dictionary = self._keyring.dictionaries.current(tenant, tool)
         parameters = zstandard.ZstdCompressionParameters.from_level(self._level, source_size=len(content))
         if parameters.window_log > _WINDOW_LOG_MAX:
             parameters = zstandard.ZstdCompressionParameters.from_level(
@@ -118,33 +158,39 @@ class Packer:
         return compressor.compress(content), dictionary.id if dictionary else compression.NO_DICTIONARY
 
 
-@cache
+@lru_cache(maxsize=compression.MOST_PREPARED)
 def _raw(dictionary: compression.Dictionary) -> zstandard.ZstdCompressionDict:
     # The shared one is prepared for the events' level, and would impose it.
-    return zstandard.ZstdCompressionDict(dictionary.data.as_bytes())
+    return zstandard.ZstdCompressionDict(dictionary.content)
 
 
-def _parts(tenant: str, sealed: bytes) -> tuple[bytes, bytes]:
-    length = int.from_bytes(sealed[4:6], "big")
+def tenant_of(sealed: bytes) -> str:
+    """Whose pack it says to be.
+
+    Raises:
+        Undecodable: It is no pack.
+        UnknownFormat: Of a newer version.
+    """
     if sealed[:3] != MAGIC[:3]:
         raise Undecodable("not a pack")
     if sealed[:4] != MAGIC:
         raise UnknownFormat(f"pack of format {sealed[3:4]!r}")
-    if sealed[6 : 6 + length] != tenant.encode():
+    try:
+        return sealed[6 : 6 + int.from_bytes(sealed[4:6], "big")].decode()
+    except UnicodeDecodeError:
+        raise Undecodable("not a pack") from None
+
+
+def _parts(tenant: str, sealed: bytes) -> tuple[bytes, bytes]:
+    if tenant_of(sealed) != tenant:
         raise Undecodable("the pack of another tenant")
-    return sealed[6 + length : 6 + length + _ID_BYTES], sealed[6 + length + _ID_BYTES :]
+    start = 6 + len(tenant.encode())
+    return sealed[start : start + _ID_BYTES], sealed[start + _ID_BYTES :]
 
 
-def _decompressed(body: bytes, codec: int, dictionary: bytes, size: int) -> bytes:
-    if size > LARGEST_CONTENT_BYTES:
-        raise Undecodable("the content is too large")
+def _decompressed(body: bytes, codec: int, size: int) -> bytes:
     if codec == _CODECS["none"]:
         content = body
-    elif codec == _CODECS["zstd"]:
-        try:
-            return compression.decompress(body, dictionary, size)
-        except compression.CompressionError as error:
-            raise Undecodable(str(error)) from None
     elif codec == _CODECS["gzip"]:
         try:
             # One byte more than there should be would show, and no more than that is made.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from webhook.context.v1.context_pb2 import Enrichment
 from webhook.context.v1.context_service_pb2 import Append, Revision
 from webhook_shared.envelope import Keyring, UnknownFormat
@@ -19,6 +20,7 @@ from webhook_shared.envelope import Keyring, UnknownFormat
 from webhook_context.contexts import AsOf, Entry, Facts, Link, Stated
 
 SNAPSHOT_FORMAT = 1
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 class Records:
@@ -64,13 +66,13 @@ class Records:
 
     def open_snapshot(self, tenant: str, context_id: str, sealed: bytes) -> Facts:
         """What the folded events say together."""
-        return _from_plain(json.loads(self._keyring.open(tenant, sealed, "snapshot", context_id)))
+        return facts_of(self._keyring.open(tenant, sealed, "snapshot", context_id))
 
     def seal_enrichment(
         self, tenant: str, context_id: str, enrichment: Enrichment
     ) -> tuple[bytes, bytes | None]:
         """The enrichment without its vector, and the vector where it has one."""
-        vector = np.asarray(enrichment.vector, dtype="<f4")
+        vector = _narrow(np.asarray(enrichment.vector, dtype="<f4"))
         bare = Enrichment()
         bare.CopyFrom(enrichment)
         bare.ClearField("vector")
@@ -84,10 +86,11 @@ class Records:
         """The enrichment without its vector."""
         return Enrichment.FromString(self._keyring.open(tenant, sealed, "enrichment", context_id))
 
-    def open_vector(self, tenant: str, context_id: str, sealed: bytes) -> list[float]:
-        """The vector of an enrichment."""
+    def open_vector(self, tenant: str, context_id: str, sealed: bytes, dimension: int) -> list[float]:
+        """The vector of an enrichment, which tells its dimension."""
         content = self._keyring.open(tenant, sealed, "vector", context_id)
-        vector: list[float] = np.frombuffer(content, dtype="<f4").tolist()
+        numbers = "<f4" if len(content) == 4 * dimension else "<f2"
+        vector: list[float] = np.frombuffer(content, dtype=numbers).tolist()
         return vector
 
     def seal_excerpt(self, tenant: str, context_id: str, texts: Sequence[str]) -> bytes:
@@ -110,9 +113,23 @@ class Records:
         return Revision.FromString(self._keyring.open(tenant, sealed, "revision", context_id))
 
 
+def _narrow(vector: NDArray[np.float32]) -> NDArray[np.float16] | NDArray[np.float32]:
+    # Half the room for a thousandth of similarity. What is no unit vector may be out of reach.
+    return vector.astype("<f2") if np.abs(vector).max(initial=0) <= _LARGEST_HALF else vector
+
+
 def facts_json(facts: Facts) -> bytes:
     """What events and edits say together, as a snapshot and a pack have it."""
     return json.dumps(_to_plain(facts), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def facts_of(written: bytes) -> Facts:
+    """What `facts_json` wrote.
+
+    Raises:
+        UnknownFormat: Of a newer version.
+    """
+    return _from_plain(json.loads(written))
 
 
 def _to_plain(facts: Facts) -> dict[str, Any]:

@@ -1,0 +1,98 @@
+"""What lies in the cold store, and what of it Redis knows."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from webhook_shared.objects import ObjectStore
+from webhook_shared.redis import Client
+
+from webhook_context import keys
+from webhook_context.store_redis import RedisContexts
+
+_IN_COLD = re.compile(rb"c\|([^@,]+)")
+
+
+class KnownNames:
+    """Names of objects that Redis has; 8 bytes each. One in 10^19 others may pass for one of them."""
+
+    def __init__(self, digests: Iterable[int]) -> None:
+        self._digests: NDArray[np.uint64] = np.unique(np.fromiter(digests, dtype=np.uint64))
+
+    def __contains__(self, name: str) -> bool:
+        digest = np.uint64(_digest(name.encode()))
+        at = int(np.searchsorted(self._digests, digest))
+        return at < len(self._digests) and bool(self._digests[at] == digest)
+
+
+class Inventory:
+    """Both sides, in portions."""
+
+    def __init__(self, client: Client, store: RedisContexts, cold: ObjectStore) -> None:
+        self._client = client
+        self._store = store
+        self._cold = cold
+
+    async def groups(self, beginning: str, after: str = "") -> AsyncIterator[list[str]]:
+        """The names of the objects of one context after the other, each in order; the oldest first.
+
+        Args:
+            beginning: What they begin with.
+            after: Only those behind this one.
+
+        Raises:
+            ObjectTrouble: The rest is not known.
+        """
+        group: list[str] = []
+        # A page may be short and not the last: only an empty one says so.
+        while page := await self._cold.names(beginning, after=after):
+            for name in page:
+                if group and place_of(name) != place_of(group[0]):
+                    yield group
+                    group = []
+                group.append(name)
+            after = page[-1]
+        if group:
+            yield group
+
+    async def known(self, tenants: Iterable[str]) -> KnownNames:
+        """What the listed contexts point to, are writing or are about to drop.
+
+        Raises:
+            REDIS_TROUBLE: It is not known.
+        """
+        digests: list[int] = []
+        for tenant in tenants:
+            async for versions in self._store.versions(tenant):
+                digests += [_digest(name) for name in await self._named(tenant, list(versions))]
+        return KnownNames(digests)
+
+    async def names_of(self, tenant: str, context_id: str) -> set[str]:
+        """The objects that one context points to, is writing or is about to drop."""
+        return {name.decode() for name in await self._named(tenant, [context_id])}
+
+    async def _named(self, tenant: str, context_ids: list[str]) -> list[bytes]:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for context_id in context_ids:
+                key = keys.context(tenant, context_id)
+                pipeline.hmget(key, "tier", "pointer", "copying", "dropping")
+            replies = await pipeline.execute()
+        names: list[bytes] = []
+        for tier, pointer, copying, dropping in replies:
+            if tier == b"cold" and pointer:
+                names.append(pointer)
+            names += _IN_COLD.findall((copying or b"") + b"," + (dropping or b""))
+        return names
+
+
+def place_of(name: str) -> str:
+    """What the names of all objects of one context begin with."""
+    return name[: name.rfind("/") + 1]
+
+
+def _digest(name: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")

@@ -1,0 +1,219 @@
+"""All that the cold store has back into a Redis that has lost it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from pydantic import SecretStr
+from webhook_shared.errors import ServiceError
+from webhook_shared.objects import ObjectStore
+from webhook_shared.redis import Client
+
+from webhook_context import metrics
+from webhook_context.cold import ColdNames
+from webhook_context.inventory import Inventory, KnownNames
+from webhook_context.records import Records
+from webhook_context.revival import Outcome, Revival
+from webhook_context.store_redis import RedisContexts
+from webhook_context.unsealing import Found, Unsealing, Unusable
+
+log = structlog.get_logger()
+
+RESTORED_AT_ONCE = 16
+"""Contexts, with all objects that each has."""
+PASSED_AT_ONCE = 2000
+"""Of objects that are known to be there already, so many go by between two messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be restored.
+
+    Attributes:
+        beginnings: Of the names of the objects, in order.
+        after: Go on behind this name; empty: from the start.
+        dry_run: Only tell.
+    """
+
+    beginnings: Sequence[str]
+    after: str = ""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of an object.
+
+    Attributes:
+        tenant: Empty where the object is not to be read, as are the others.
+        reason: Why it failed.
+    """
+
+    name: str
+    outcome: Outcome
+    tenant: str = ""
+    context_id: str = ""
+    version: int = 0
+    event_count: int = 0
+    stored_bytes: int = 0
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Progress:
+    """The latest results of what was not there already, and totals so far.
+
+    Attributes:
+        after: All names up to this one have been seen to.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    counts: Counter[Outcome] = field(default_factory=Counter)
+    stored_bytes: int = 0
+    after: str = ""
+
+
+class Restoring:
+    """Restores when told to. Reads the cold store and never writes to it.
+
+    Args:
+        client: Of the Redis that is to have everything.
+        cold: Has the objects.
+        names: Of them.
+        master_key: Opens the copies of the keys.
+        inventory: Lists them.
+        store: Knows the tenants.
+        revival: Brings single objects back.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        cold: ObjectStore,
+        names: ColdNames,
+        master_key: SecretStr,
+        *,
+        inventory: Inventory,
+        store: RedisContexts,
+        revival: Revival,
+    ) -> None:
+        self._client = client
+        self._cold = cold
+        self._names = names
+        self._master_key = master_key
+        self._inventory = inventory
+        self._store = store
+        self._revival = revival
+
+    async def carry_out(self, order: Order) -> AsyncIterator[Progress]:
+        """Restore, and tell how far it has come after each few contexts. The totals are of one object.
+
+        Raises:
+            ObjectTrouble, REDIS_TROUBLE: The rest has not been restored; the latest `after` goes on.
+        """
+        unsealing = Unsealing(
+            self._client, self._cold, self._names, self._master_key, restores=not order.dry_run
+        )
+        known = await self._inventory.known(await self._store.tenants())
+        progress = Progress(after=order.after)
+        groups: list[list[str]] = []
+        objects = unknown = 0
+        async for group in self._groups(order):
+            groups.append(group)
+            objects += len(group)
+            unknown += any(name not in known for name in group)
+            if unknown == RESTORED_AT_ONCE or objects >= PASSED_AT_ONCE:
+                yield await self._carried_out(groups, known, unsealing, order, progress)
+                groups, objects, unknown = [], 0, 0
+        if groups:
+            yield await self._carried_out(groups, known, unsealing, order, progress)
+
+    async def _groups(self, order: Order) -> AsyncIterator[list[str]]:
+        for beginning in order.beginnings:
+            if order.after > beginning and not order.after.startswith(beginning):
+                continue
+            after = order.after if order.after.startswith(beginning) else ""
+            async for group in self._inventory.groups(beginning, after):
+                yield group
+
+    async def _carried_out(
+        self,
+        groups: list[list[str]],
+        known: KnownNames,
+        unsealing: Unsealing,
+        order: Order,
+        progress: Progress,
+    ) -> Progress:
+        work = (self._restore(group, known, unsealing, dry_run=order.dry_run) for group in groups)
+        # All of them end before any trouble is told: what goes on behind has nothing left running before it.
+        done = await asyncio.gather(*work, return_exceptions=True)
+        progress.results = []
+        for results in done:
+            if isinstance(results, BaseException):
+                raise results
+            for result in results:
+                _count(result, progress)
+        progress.after = groups[-1][-1]
+        return progress
+
+    async def _restore(
+        self, group: list[str], known: KnownNames, unsealing: Unsealing, *, dry_run: bool
+    ) -> list[Result]:
+        """All objects of one context, the newest first: what the older ones say beyond it joins it."""
+        results: list[Result] = []
+        foreseen = False
+        for name in reversed(group):
+            if name in known:
+                results.append(Result(name, Outcome.PRESENT))
+                continue
+            result = await self._restore_one(name, unsealing, dry_run=dry_run)
+            if dry_run and result.outcome is Outcome.RESTORED:
+                # Nothing was written, so the older ones still find nothing.
+                result = Result(name, Outcome.PRESENT) if foreseen else result
+                foreseen = True
+            results.append(result)
+        return results
+
+    async def _restore_one(self, name: str, unsealing: Unsealing, *, dry_run: bool) -> Result:
+        try:
+            found = await unsealing.found(name)
+        except Unusable as error:
+            log.warning("restore.unusable", object=name, reason=error.reason)
+            return Result(name, Outcome.FAILED, reason=error.reason)
+        try:
+            outcome = await self._revival.revive(found, Records(unsealing.keyring), dry_run=dry_run)
+        except ServiceError as error:
+            if error.reason == "CONTEXT_DELETED":
+                return _result(found, Outcome.DELETED)
+            log.warning("restore.refused", object=name, reason=error.reason)
+            return _result(found, Outcome.FAILED, error.reason)
+        if not dry_run:
+            metrics.RESTORED.labels(outcome.value).inc()
+        return _result(found, outcome)
+
+
+def _result(found: Found, outcome: Outcome, reason: str = "") -> Result:
+    pack = found.pack
+    return Result(
+        name=found.name,
+        outcome=outcome,
+        tenant=pack.tenant,
+        context_id=pack.context_id,
+        version=pack.version,
+        event_count=len(pack.events),
+        stored_bytes=found.stored_bytes,
+        reason=reason,
+    )
+
+
+def _count(result: Result, progress: Progress) -> None:
+    progress.counts[result.outcome] += 1
+    if result.outcome is Outcome.PRESENT:
+        return
+    progress.results.append(result)
+    if result.outcome in {Outcome.RESTORED, Outcome.JOINED}:
+        progress.stored_bytes += result.stored_bytes
