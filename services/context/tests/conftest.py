@@ -17,10 +17,11 @@ from pydantic import SecretStr
 from webhook.context.v1 import context_admin_service_pb2, context_pb2, context_service_pb2
 from webhook.context.v1.context_admin_service_pb2_grpc import ContextAdminServiceStub
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
-from webhook_context.settings import ColdStorageSection, ContextSettings, ContextWebhook
+from webhook_context.settings import ContextSettings, ContextWebhook
 from webhook_context.wiring import running
 from webhook_shared.channel import connected
 from webhook_shared.errors import ServiceError, from_rpc_error
+from webhook_shared.objects import ObjectStorageSection
 from webhook_shared.settings import EncryptionSection, IdentitySection, ProcessSection, RedisSection
 
 INTERNAL_KEY = SecretStr(secrets.token_hex(32))
@@ -95,7 +96,7 @@ def webhook_of(redis: RedisSection, **sections: Any) -> ContextWebhook:
         redis=redis,
         encryption=EncryptionSection(master_key=MASTER_KEY),
         identity=IdentitySection(internal_key=INTERNAL_KEY),
-        **{"cold_storage": ColdStorageSection(directory=Path("/nonexistent/cold")), **sections},
+        **{"cold_storage": ObjectStorageSection(directory=Path("/nonexistent/cold")), **sections},
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from webhook_context.cold import ColdStore, ColdTrouble
+from webhook_shared.objects import ObjectStore, ObjectTrouble
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Doom:
 class DoomedStore:
     """A cold store as a dying process sees it."""
 
-    def __init__(self, store: ColdStore, doom: Doom) -> None:
+    def __init__(self, store: ObjectStore, doom: Doom) -> None:
         self._store = store
         self._doom = doom
 
@@ -56,13 +56,13 @@ class DoomedStore:
 
     async def _step(self, work: Callable[[], Awaitable[T]]) -> T:
         if self._doom.dead:
-            raise ColdTrouble("dead")
+            raise ObjectTrouble("dead")
         way = self._doom.strikes()
         if not way:
             return await work()
         if way == AFTER:
             await work()
-        raise ColdTrouble("dead")
+        raise ObjectTrouble("dead")
 
 
 @asynccontextmanager

@@ -19,14 +19,14 @@ import pytest
 from webhook.context.v1.context_pb2 import Tier
 from webhook_context import keys, messages
 from webhook_context.assembly import View
-from webhook_context.cold import ColdTrouble
-from webhook_context.cold_directory import DirectoryColdStore
 from webhook_context.contexts import Appended, Change, Context
 from webhook_context.settings import ContextLifecycleSection
 from webhook_context.tiering import Tiering, tiering
 from webhook_context.tiers_redis import Timing
 from webhook_shared import redis as store
 from webhook_shared.errors import Aborted, ServiceError
+from webhook_shared.objects import ObjectTrouble
+from webhook_shared.objects_directory import DirectoryObjectStore
 from webhook_shared.redis import REDIS_TROUBLE
 from webhook_shared.settings import RedisSection
 
@@ -65,7 +65,7 @@ class Acknowledged:
 async def house(valkey: RedisSection, tmp_path: Path) -> AsyncIterator[House]:
     settings = ContextLifecycleSection(grace_duration=timedelta(milliseconds=1))
     webhook, timing = webhook_of(valkey, context_lifecycle=settings), Timing(lease_ms=1, drop_after_ms=1)
-    port, cold, doom = int(valkey.addresses[0].rpartition(":")[2]), DirectoryColdStore(tmp_path), Doom()
+    port, cold, doom = int(valkey.addresses[0].rpartition(":")[2]), DirectoryObjectStore(tmp_path), Doom()
     async with doomed_redis(port, doom) as reached:
         client = store.connect(valkey)
         dying = store.connect(RedisSection(addresses=(f"127.0.0.1:{reached}",)))
@@ -141,7 +141,7 @@ async def _crash(house: House, make: Any, case: Any, context_id: str, chance: ra
         try:
             await house.doomed.transitions.move("acme", context_id, target)
             await house.doomed.transitions.drop("acme", context_id)
-        except (ServiceError, ColdTrouble, *REDIS_TROUBLE):
+        except (ServiceError, ObjectTrouble, *REDIS_TROUBLE):
             pass
 
     async def writer() -> None:
@@ -177,5 +177,5 @@ async def test_a_crash_loses_nothing(house: House, make: Any) -> None:
             break
     # No object is left that nothing points to.
     states = await house.live.tiers.states("acme", done)
-    kept = [path for path in house.objects.rglob("*") if path.is_file()]
+    kept = [path for path in (house.objects / "v1").rglob("*") if path.is_file()]
     assert len(kept) == sum(state.tier == COLD for state in states) > 0

@@ -14,7 +14,8 @@ import pytest
 from webhook.context.v1 import context_pb2, context_service_pb2
 from webhook.context.v1.context_admin_service_pb2 import GetStatsRequest
 from webhook_context import keys
-from webhook_context.settings import ColdStorageSection, ContextLifecycleSection
+from webhook_context.settings import ContextLifecycleSection
+from webhook_shared.objects import ObjectStorageSection
 
 ISSUE = "github:octo/hello:issue:1"
 HOT, WARM, COLD = (context_pb2.TIER_HOT, context_pb2.TIER_WARM, context_pb2.TIER_COLD)
@@ -37,12 +38,12 @@ def lifecycle(**changed: Any) -> ContextLifecycleSection:
 
 
 @pytest.fixture
-def cold(tmp_path: Path) -> ColdStorageSection:
-    return ColdStorageSection(directory=tmp_path / "cold")
+def cold(tmp_path: Path) -> ObjectStorageSection:
+    return ObjectStorageSection(directory=tmp_path / "cold")
 
 
 @pytest.fixture
-async def tiered(open_house: Any, valkey: Any, cold: ColdStorageSection) -> AsyncIterator[Any]:
+async def tiered(open_house: Any, valkey: Any, cold: ObjectStorageSection) -> AsyncIterator[Any]:
     async with open_house(valkey, cold_storage=cold, context_lifecycle=lifecycle()) as up:
         yield up
 
@@ -56,8 +57,10 @@ async def until(condition: Callable[[], Any]) -> Any:
             await asyncio.sleep(0.01)
 
 
-def objects(cold: ColdStorageSection) -> list[Path]:
-    return [path for path in cold.directory.rglob("*") if path.is_file()]
+def objects(cold: ObjectStorageSection) -> list[Path]:
+    """All but the copies of the tenants' keys."""
+    found = [path for path in cold.directory.rglob("*") if path.is_file()]
+    return [path for path in found if path.relative_to(cold.directory).parts[0] != "keys"]
 
 
 def without_place(context: context_pb2.Context) -> context_pb2.Context:

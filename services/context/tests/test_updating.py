@@ -114,7 +114,7 @@ async def test_an_enrichment_is_kept_and_replaced_as_a_whole(house: Any, make: A
     assert updated.enrichment.update_time.ToMilliseconds() > 0
     assert not (await house.get(ID)).enrichment.vector
     found = (await house.get(ID, include_vector=True)).enrichment
-    assert list(found.vector) == pytest.approx([0.6, 0.8])
+    assert list(found.vector) == pytest.approx([0.6, 0.8], abs=1e-3)
     assert (list(found.entities), found.covered_event_id) == ([entity], "e1")
     await house.enrich(ID, "It broke again.")
     found = (await house.get(ID, include_vector=True)).enrichment

@@ -9,13 +9,16 @@ import grpc
 from webhook.context.v1 import context_admin_service_pb2 as pb
 from webhook.context.v1.context_admin_service_pb2_grpc import ContextAdminServiceServicer
 from webhook.context.v1.context_pb2 import Tier
+from webhook.dictionary.v1.dictionary_pb2 import Dictionary, Training
 from webhook.status.v1.status_pb2 import ItemStatus
+from webhook_shared.dictionary_administration import DictionaryAdministration
 from webhook_shared.errors import InvalidArgument, ServiceError, item_status
 from webhook_shared.identity import Caller, caller
 
 from webhook_context import messages
 from webhook_context.forcing import Forcing, Order, Progress, Result
 from webhook_context.memory import Memory
+from webhook_context.restorations import Restorations
 from webhook_context.stats import Stats
 from webhook_context.store_redis import RedisContexts
 
@@ -26,11 +29,22 @@ _TARGETS = (Tier.TIER_HOT, Tier.TIER_WARM, Tier.TIER_COLD)
 class ContextAdminServicer(ContextAdminServiceServicer):
     """Serves operators."""
 
-    def __init__(self, store: RedisContexts, stats: Stats, memory: Memory, forcing: Forcing) -> None:
+    def __init__(
+        self,
+        store: RedisContexts,
+        stats: Stats,
+        memory: Memory,
+        forcing: Forcing,
+        *,
+        dictionaries: DictionaryAdministration,
+        restorations: Restorations,
+    ) -> None:
         self._store = store
         self._stats = stats
         self._memory = memory
         self._forcing = forcing
+        self._dictionaries = dictionaries
+        self._restorations = restorations
 
     async def GetStats(self, request: pb.GetStatsRequest, context: _Call) -> pb.GetStatsResponse:
         """Counted at this moment."""
@@ -50,6 +64,35 @@ class ContextAdminServicer(ContextAdminServiceServicer):
         async for progress in self._forcing.carry_out(order):
             yield _told(progress, progress.results)
         yield _told(progress, [], done=True)
+
+    async def ListDictionaries(
+        self, request: pb.ListDictionariesRequest, context: _Call
+    ) -> pb.ListDictionariesResponse:
+        """What compresses contexts. Errors: PERMISSION_DENIED/TENANT_NOT_ALLOWED."""
+        tenants = await self._asked(caller(), request.tenant)
+        listed = await self._dictionaries.listed(tenants)
+        return pb.ListDictionariesResponse(dictionaries=[Dictionary(**one) for one in listed])
+
+    async def TrainDictionary(
+        self, request: pb.TrainDictionaryRequest, context: _Call
+    ) -> pb.TrainDictionaryResponse:
+        """Train a source now.
+
+        Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, TRAINING_DISABLED, TENANT_KEYS_DESTROYED;
+        ABORTED/TRAINING_UNDER_WAY; INVALID_ARGUMENT/FIELD_INVALID; PERMISSION_DENIED/TENANT_NOT_ALLOWED.
+        """
+        tenant = caller().tenant(request.tenant)
+        told = await self._dictionaries.train(tenant, request.name)
+        return pb.TrainDictionaryResponse(training=Training(**told))
+
+    async def Restore(self, request: pb.RestoreRequest, context: _Call) -> AsyncIterator[pb.RestoreResponse]:
+        """Told as it goes; whoever hangs up ends it.
+
+        Errors: INVALID_ARGUMENT/FIELD_INVALID, PERMISSION_DENIED/TENANT_NOT_ALLOWED,
+        UNAVAILABLE/COLD_STORE_UNREACHABLE, STORE_UNREACHABLE.
+        """
+        async for told in self._restorations.carried_out(caller(), request):
+            yield told
 
     async def _order(self, request: pb.ForceTransitionRequest) -> Order:
         if request.tier not in _TARGETS:

@@ -14,10 +14,10 @@ import time
 import structlog
 from webhook.context.v1.context_pb2 import Tier
 from webhook_shared.errors import ServiceError
+from webhook_shared.objects import ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client
 
 from webhook_context import keys, metrics
-from webhook_context.cold import ColdTrouble
 from webhook_context.lifecycle import Plan, Policy, State, Step, next_step
 from webhook_context.store_redis import RedisContexts
 from webhook_context.tiers_redis import Claim, RedisTiers
@@ -104,7 +104,7 @@ class Ageing:
                 await self._carry_out(claim, plan)
                 plan = await self._plan(claim)
             at_ms = None if plan.step is Step.REST else plan.at_ms
-        except ColdTrouble as error:
+        except ObjectTrouble as error:
             log.warning("ageing.cold_store", error=str(error))
             at_ms = await self._again_ms()
         except ServiceError as error:
@@ -126,7 +126,7 @@ class Ageing:
             await self._transitions.drop(claim.tenant, claim.context_id)
         if plan.step is Step.MOVE:
             if plan.target == Tier.TIER_COLD and time.monotonic() < self._cold_away_until:
-                raise ColdTrouble("away a moment ago")
+                raise ObjectTrouble("away a moment ago")
             await self._transitions.move(claim.tenant, claim.context_id, plan.target)
 
     async def _after(self, error: ServiceError) -> int:

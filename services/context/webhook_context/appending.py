@@ -148,10 +148,15 @@ def _by_tenant(newest: _Newest) -> dict[str, dict[str, int]]:
     return scores
 
 
+def _outcome(result: Appended) -> str:
+    if result.duplicate:
+        return "duplicate"
+    if result.revived:
+        return "revived"
+    return "created" if result.created else "appended"
+
+
 def _count(results: Sequence[Appended | ServiceError]) -> None:
     for result in results:
-        if isinstance(result, Appended):
-            outcome = "duplicate" if result.duplicate else "created" if result.created else "appended"
-        else:
-            outcome = result.reason.lower()
+        outcome = _outcome(result) if isinstance(result, Appended) else result.reason.lower()
         metrics.APPENDS.labels(outcome).inc()

@@ -9,9 +9,9 @@ import structlog
 from webhook.context.v1.context_pb2 import Tier
 from webhook.context.v1.pack_pb2 import Pack
 from webhook_shared.envelope import Undecodable
+from webhook_shared.objects import ObjectMissing, ObjectStore
 
 from webhook_context import metrics
-from webhook_context.cold import ColdMissing, ColdStore
 from webhook_context.packing import Packer, checksum
 
 log = structlog.get_logger()
@@ -23,7 +23,7 @@ LARGE_PACK_BYTES = 64 * 1024
 class Archive:
     """Reads packs."""
 
-    def __init__(self, packer: Packer, cold: ColdStore) -> None:
+    def __init__(self, packer: Packer, cold: ObjectStore) -> None:
         self._packer = packer
         self._cold = cold
 
@@ -36,8 +36,8 @@ class Archive:
             expected: Its checksum.
 
         Raises:
-            ColdMissing: Neither has the pack: it has moved, or is lost.
-            ColdTrouble: The cold store can't be reached.
+            ObjectMissing: Neither has the pack: it has moved, or is lost.
+            ObjectTrouble: The cold store can't be reached.
         """
         if at_hand is not None and _is(at_hand, expected):
             return at_hand, Tier.TIER_WARM
@@ -48,7 +48,7 @@ class Archive:
                 log.warning("archive.damaged")
                 found = await self._cold.get(name)
         if not _is(found, expected):
-            raise ColdMissing(name)
+            raise ObjectMissing(name)
         return found, Tier.TIER_COLD
 
     async def open(self, tenant: str, context_id: str, sealed: bytes) -> Pack:

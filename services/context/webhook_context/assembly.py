@@ -184,5 +184,6 @@ def _enrichment(records: Records, tenant: str, context_id: str, stored: Stored) 
         return None
     enrichment = records.open_enrichment(tenant, context_id, sealed)
     if vector is not None:
-        enrichment.vector.extend(records.open_vector(tenant, context_id, vector))
+        dimension = enrichment.embedding_model.dimension
+        enrichment.vector.extend(records.open_vector(tenant, context_id, vector, dimension))
     return enrichment

@@ -118,6 +118,16 @@ class Facts:
             distinct = dict.fromkeys(label[:LONGEST_WORDS_CHARS] for label in labels)
             self.labels = Stated(tuple(distinct), as_of)
 
+    def absorb(self, others: Facts) -> None:
+        """Take in what was said elsewhere of the same thing, in any order; attributes stay as they are."""
+        for name, stated in others.words.items():
+            self.state(name, stated.value, stated.as_of)
+        self.label(others.labels.value, others.labels.as_of)
+        for actor, as_of in others.actors.items():
+            _note(self.actors, actor, as_of, MOST_ACTORS)
+        for link, as_of in others.links.items():
+            _note(self.links, link, as_of, MOST_LINKS)
+
     def word(self, name: str) -> str:
         """What stands of one of WORDS; empty where nothing was said."""
         held = self.words.get(name)
@@ -158,6 +168,7 @@ class Entry:
         record: What is said, without payload and trace.
         payload: The body as received; may be empty.
         traceparent: Of the webhook that brought it; may be empty.
+        replay_id: Of the replay that brings it again; may be empty.
     """
 
     tenant: str
@@ -169,6 +180,7 @@ class Entry:
     record: bytes
     payload: bytes
     traceparent: str = ""
+    replay_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +188,9 @@ class Appended:
     """What became of an entry.
 
     Attributes:
+        created: Whether it is the first event of its context.
+        revived: Whether that context had been deleted.
+        different: Whether it was there and says something else; known only in a rehearsal.
         unfolded: Events that the context's snapshot does not cover.
         epoch: Of the bout of dirtiness whose enrichment must be asked for; 0 where none must.
         packed: Whether the context is warm or cold; it wants to rise.
@@ -188,6 +203,8 @@ class Appended:
     unfolded: int
     epoch: int
     packed: bool
+    revived: bool = False
+    different: bool = False
 
 
 @dataclass(slots=True)
@@ -318,13 +335,24 @@ class Filter:
     updated_after_ms: int | None = None
     updated_before_ms: int | None = None
     min_importance: float = 0.0
+    tiers: frozenset[Tier.ValueType] = frozenset()
 
-    def admits_outside(self, tool: str, kind: str, importance: float) -> bool:
+    def admits_outside(self, tool: str, kind: str, importance: float, tier: Tier.ValueType) -> bool:
         """Whether a context passes, as far as can be told without opening it."""
         return (
             (not self.tools or tool in self.tools)
             and (not self.kinds or kind in self.kinds)
+            and (not self.tiers or tier in self.tiers)
             and importance >= self.min_importance
+        )
+
+    def admits(self, context: Context) -> bool:
+        """Whether a context passes."""
+        facts = context.facts
+        return (
+            self.admits_outside(facts.word("tool"), facts.word("kind"), context.importance, context.tier)
+            and self.admits_labels(facts.labels.value)
+            and self.admits_time(context.update_ms)
         )
 
     def admits_labels(self, labels: Iterable[str]) -> bool:

@@ -46,6 +46,13 @@ def unreadable(context_id: str) -> ServiceError:
     )
 
 
+def dictionary_missing(context_id: str) -> FailedPrecondition:
+    """A dictionary that the context was compressed with is nowhere; with it, the context opens again."""
+    return FailedPrecondition(
+        "DICTIONARY_MISSING", "a compression dictionary of the context is missing", context_id=context_id
+    )
+
+
 def of_item(error: BaseException) -> ServiceError:
     """What one item of a batch answers where Redis answered it with an error."""
     if isinstance(error, REDIS_TROUBLE):

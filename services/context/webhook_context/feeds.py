@@ -11,14 +11,20 @@ from webhook_context import keys
 
 KEPT_CHANGES = 100_000
 _ALL = 0
+DELETED = "deleted"
 
 
 class Touched(NamedTuple):
-    """A context that changed."""
+    """A context that changed.
+
+    Attributes:
+        what: Empty where its content did; DELETED; or the tier that it has moved to.
+    """
 
     tenant: str
     context_id: str
     version: int
+    what: str = ""
 
 
 class Asked(NamedTuple):
@@ -30,10 +36,16 @@ class Asked(NamedTuple):
 
 
 class Feeds:
-    """Writes both streams, a batch of entries per call."""
+    """Writes both streams, a batch of entries per call.
 
-    def __init__(self, client: Client) -> None:
+    Args:
+        client: Of the Redis that has them.
+        kept_changes: About how many changes of all tenants stay to be read.
+    """
+
+    def __init__(self, client: Client, kept_changes: int = KEPT_CHANGES) -> None:
         self._client = client
+        self._kept_changes = kept_changes
         self._announce = Script.load("webhook_context", "announce")
 
     async def publish(self, touched: Sequence[Touched], asked: Sequence[Asked] = ()) -> None:
@@ -42,7 +54,7 @@ class Feeds:
         Raises:
             REDIS_TROUBLE: Some entries may be there; publishing them again does no harm.
         """
-        calls = [([keys.CHANGES], [KEPT_CHANGES, ",".join(Touched._fields), *_flat(touched)])]
+        calls = [([keys.CHANGES], [self._kept_changes, ",".join(Touched._fields), *_flat(touched)])]
         if asked:
             calls.append(([keys.ENRICHMENT], [_ALL, ",".join(Asked._fields), *_flat(asked)]))
         for reply in await self._announce.batch(self._client, calls):

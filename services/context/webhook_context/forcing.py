@@ -147,7 +147,7 @@ class Forcing:
         admitted = [
             one
             for one, seen in outsides.items()
-            if wanted.admits_outside(seen.tool, seen.kind, seen.importance)
+            if wanted.admits_outside(seen.tool, seen.kind, seen.importance, seen.tier)
             and wanted.admits_time(seen.update_ms)
         ]
         if not wanted.labels:

@@ -18,6 +18,12 @@ ENRICHMENT = "webhook-enrichment"
 SWEEP = "ctxsweep"
 """STRING: is there until the next sweep for unscheduled contexts."""
 
+ORPHANS = "ctxorphans"
+"""ZSET: objects of the cold store that nothing points to, by when that was first seen, Unix milliseconds."""
+
+ORPHANS_TURN = "ctxorphansturn"
+"""STRING: is there until the cold store is next looked through."""
+
 PRESSURE = "ctxpressure"
 """STRING: is there while some replica makes room."""
 

@@ -89,7 +89,7 @@ class Listing:
             ids = [
                 one
                 for one, seen in zip(ids, outsides, strict=True)
-                if wanted.admits_outside(seen.tool, seen.kind, seen.importance)
+                if wanted.admits_outside(seen.tool, seen.kind, seen.importance, seen.tier)
             ]
         found = await self._store.read(tenant, ids, View())
         missing = [one for one, context in zip(ids, found, strict=True) if context is None]

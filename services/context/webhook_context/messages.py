@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from webhook.context.v1 import context_pb2 as pb
 from webhook.context.v1.context_service_pb2 import (
     Append,
+    AppendOutcome,
     ContextFilter,
     PatchContextRequest,
     SearchContextsRequest,
@@ -18,8 +19,9 @@ from webhook.context.v1.context_service_pb2 import (
 )
 from webhook_shared.errors import InvalidArgument
 
-from webhook_context.contexts import Change, Context, Entry, Filter, event_as_of
-from webhook_context.index import Model, Query
+from webhook_context.contexts import Appended, Change, Context, Entry, Filter, event_as_of
+from webhook_context.documents import Model
+from webhook_context.index import Query
 from webhook_context.merge_patch import PatchError, parsed
 from webhook_context.revisions import attributes_json
 
@@ -51,6 +53,8 @@ def entry(tenant: str, append: Append) -> Entry:
     wrong = _names(context_id=append.context_id, tool=append.tool, tenant=tenant)
     wrong |= _name("kind", append.kind, LONGEST_NAME, may_be_empty=True)
     wrong |= _name("event.event_id", event.event_id, LONGEST_EVENT_ID)
+    if append.replay_id:
+        wrong |= _name("replay_id", append.replay_id, LONGEST_NAME)
     as_of = event_as_of(event)
     if as_of.time_us <= 0:
         wrong["event.occurred_time"] = "is needed, or received_time"
@@ -61,6 +65,8 @@ def entry(tenant: str, append: Append) -> Entry:
     event.ClearField("payload")
     traceparent = append.traceparent
     append.ClearField("traceparent")
+    replay_id = append.replay_id
+    append.ClearField("replay_id")
     return Entry(
         tenant=tenant,
         context_id=append.context_id,
@@ -71,7 +77,23 @@ def entry(tenant: str, append: Append) -> Entry:
         record=append.SerializeToString(),
         payload=payload,
         traceparent=traceparent,
+        replay_id=replay_id,
     )
+
+
+def outcome(appended: Appended) -> AppendOutcome.ValueType:
+    """What became of an event."""
+    if appended.duplicate:
+        return (
+            AppendOutcome.APPEND_OUTCOME_DIFFERENT
+            if appended.different
+            else AppendOutcome.APPEND_OUTCOME_DUPLICATE
+        )
+    if appended.revived:
+        return AppendOutcome.APPEND_OUTCOME_REVIVED
+    if appended.created:
+        return AppendOutcome.APPEND_OUTCOME_CREATED
+    return AppendOutcome.APPEND_OUTCOME_APPENDED
 
 
 def context(found: Context) -> pb.Context:
@@ -198,11 +220,16 @@ def wanted(given: ContextFilter) -> Filter:
         if given.HasField("updated_before")
         else None,
         min_importance=given.min_importance,
+        tiers=frozenset(given.tiers),
     )
 
 
-def query(request: SearchContextsRequest) -> Query:
+def query(request: SearchContextsRequest, *, exact: bool = False) -> Query:
     """What to look for.
+
+    Args:
+        request: Asks for it.
+        exact: Compare every vector.
 
     Raises:
         InvalidArgument: With the fields that are wrong.
@@ -218,11 +245,11 @@ def query(request: SearchContextsRequest) -> Query:
         wrong["query_model"] = "is needed with query_vector"
     _refuse(wrong)
     if not request.query_vector:
-        return Query(request.query)
+        return Query(request.query, exact=exact)
     model = request.query_model
     # The numbers themselves say the dimension: a vector of another length is of another model.
     vector = list(request.query_vector)
-    return Query(request.query, Model(model.provider, model.name, len(vector)), vector)
+    return Query(request.query, Model(model.provider, model.name, len(vector)), vector, exact)
 
 
 def context_id_faults(context_id: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -15,23 +16,26 @@ from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_shared.errors import InvalidArgument, ResourceExhausted, ServiceError, item_status
 from webhook_shared.identity import Caller, caller
 
-from webhook_context import errors, messages, metrics
+from webhook_context import errors, finding_messages, messages, metrics
 from webhook_context.appending import Appending
 from webhook_context.assembly import View
 from webhook_context.contexts import Appended, Context, Entry
-from webhook_context.index import Hit
 from webhook_context.listing import Listing
+from webhook_context.neighbors import Neighbors
+from webhook_context.rehearsal import Rehearsal
 from webhook_context.search import Search
 from webhook_context.store_redis import KEPT_REVISIONS, RedisContexts
 from webhook_context.tiers_redis import RedisTiers
 from webhook_context.updating import Updating
+from webhook_context.walks import LONGEST_WALK
+from webhook_context.watching import Watching
+from webhook_context.windows import Windows
 
 MOST_APPENDS = 1000
 MOST_GETS = 256
 USUAL_EVENTS, MOST_EVENTS = 20, 1000
 USUAL_PAGE, MOST_PAGE = 50, 500
 USUAL_MATCHES, MOST_MATCHES = 10, 100
-FARTHEST_MATCH = 1000
 MOST_REVISIONS = KEPT_REVISIONS
 LARGEST_PAYLOADS_BYTES = 48 * 2**20
 """Of one response; a message of 64 MiB is the most that a channel carries."""
@@ -50,6 +54,7 @@ class ContextServicer(ContextServiceServicer):
         updating: Updating,
         listing: Listing,
         search: Search,
+        watching: Watching,
         tiers: RedisTiers,
         rise_reads: int,
     ) -> None:
@@ -57,9 +62,13 @@ class ContextServicer(ContextServiceServicer):
         self._tiers = tiers
         self._rise_reads = rise_reads
         self._appending = appending
+        self._rehearsal = Rehearsal(store)
         self._updating = updating
         self._listing = listing
         self._search = search
+        self._neighbors = Neighbors(store, search)
+        self._windows = Windows(store, search)
+        self._watching = watching
 
     async def AppendEvents(self, request: pb.AppendEventsRequest, context: _Call) -> pb.AppendEventsResponse:
         """Per item, so that one that is wrong never fails its neighbours."""
@@ -67,7 +76,8 @@ class ContextServicer(ContextServiceServicer):
         who = caller()
         checked = [_checked(who, append) for append in request.appends]
         entries = [one for one in checked if isinstance(one, Entry)]
-        results = iter(await self._appending.append(entries))
+        made = self._rehearsal.foresee(entries) if request.dry_run else self._appending.append(entries)
+        results = iter(await made)
         return pb.AppendEventsResponse(
             results=[_result(next(results) if isinstance(one, Entry) else one) for one in checked]
         )
@@ -109,17 +119,51 @@ class ContextServicer(ContextServiceServicer):
         """A page of matches, best first."""
         tenant = caller().tenant(request.tenant)
         query, wanted = messages.query(request), messages.wanted(request.filter)
-        first, size = _offset(request.page_token), _size(request.page_size, USUAL_MATCHES, MOST_MATCHES)
-        hits = await self._search.search(tenant, query, wanted, first + size + 1)
-        shown = hits[first : first + size]
-        found = await self._store.read(tenant, [hit.context_id for hit in shown], View())
-        more = len(hits) > first + size and first + size < FARTHEST_MATCH
+        walk = finding_messages.walk(tenant, request)
+        size = _size(request.page_size, USUAL_MATCHES, MOST_MATCHES)
+        size = min(size, LONGEST_WALK - len(walk.shown))
+        found = await self._search.search(tenant, query, wanted, len(walk.shown) + size + 1)
+        hits = walk.unshown(found.hits)
+        shown = hits[:size]
+        contexts = await self._store.read(tenant, [hit.context_id for hit in shown], View())
         return pb.SearchContextsResponse(
             matches=[
-                _match(hit, one) for hit, one in zip(shown, found, strict=True) if isinstance(one, Context)
+                finding_messages.match(hit, one)
+                for hit, one in zip(shown, contexts, strict=True)
+                # What is gone or has moved since is no match.
+                if isinstance(one, Context) and (not wanted.tiers or one.tier in wanted.tiers)
             ],
-            next_page_token=_offset_token(first + size) if more else "",
+            next_page_token=walk.token(hit.context_id for hit in shown) if len(hits) > size else "",
+            index_incomplete=found.incomplete,
+            indexed_count=found.indexed,
+            context_count=await self._store.count(tenant),
         )
+
+    async def ListNeighbors(
+        self, request: pb.ListNeighborsRequest, context: _Call
+    ) -> pb.ListNeighborsResponse:
+        """A page of links, outgoing before incoming."""
+        tenant = caller().tenant(request.tenant)
+        size = _size(request.page_size, USUAL_PAGE, MOST_PAGE)
+        asked = finding_messages.asked_neighbors(tenant, request, size)
+        return finding_messages.neighbors(await self._neighbors.of(asked, request.page_token))
+
+    async def AssembleWindow(
+        self, request: pb.AssembleWindowRequest, context: _Call
+    ) -> pb.AssembleWindowResponse:
+        """The best of a context, or for a question, within a budget."""
+        asked = finding_messages.window_request(caller().tenant(request.tenant), request)
+        made, incomplete = await self._windows.assemble(asked)
+        return finding_messages.window(made, asked.limits, incomplete=incomplete)
+
+    async def WatchContexts(
+        self, request: pb.WatchContextsRequest, context: _Call
+    ) -> AsyncGenerator[pb.WatchContextsResponse]:
+        """Changes, at the pace of whoever reads them."""
+        wish = finding_messages.wish(caller().tenant(request.tenant), request)
+        async with aclosing(self._watching.follow(wish, request.resume_token)) as pages:
+            async for page in pages:
+                yield finding_messages.watched(page)
 
     async def UpdateContext(
         self, request: pb.UpdateContextRequest, context: _Call
@@ -176,7 +220,12 @@ def _checked(who: Caller, append: pb.Append) -> Entry | ServiceError:
 
 def _result(result: Appended | ServiceError) -> pb.AppendResult:
     if isinstance(result, Appended):
-        return pb.AppendResult(duplicate=result.duplicate, version=result.version, status=ItemStatus())
+        return pb.AppendResult(
+            duplicate=result.duplicate,
+            version=result.version,
+            status=ItemStatus(),
+            outcome=messages.outcome(result),
+        )
     return pb.AppendResult(status=ItemStatus(**item_status(result)))
 
 
@@ -186,12 +235,6 @@ def _got(context_id: str, found: Context | ServiceError | None) -> pb.BatchGetRe
             context=messages.context(found), status=ItemStatus(), served_tier=found.served
         )
     return pb.BatchGetResult(status=ItemStatus(**item_status(found or errors.not_found(context_id))))
-
-
-def _match(hit: Hit, found: Context) -> pb.Match:
-    return pb.Match(
-        context=messages.context(found), score=hit.score, similarity=hit.similarity, highlight=hit.highlight
-    )
 
 
 def _view(request: pb.GetContextRequest | pb.BatchGetContextsRequest) -> View:
@@ -236,6 +279,6 @@ def _offset(token: str) -> int:
         offset = int(base64.urlsafe_b64decode(token.encode()))
     except (binascii.Error, ValueError):
         offset = -1
-    if not 0 < offset <= FARTHEST_MATCH:
+    if not 0 < offset <= MOST_REVISIONS:
         raise InvalidArgument("the page token is not one of ours", fields={"page_token": "is unknown"})
     return offset

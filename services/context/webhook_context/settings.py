@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import SecretStr, model_validator
+from pydantic import model_validator
+from webhook_shared.dictionary_settings import DictionarySection
+from webhook_shared.objects import ObjectStorageSection
 from webhook_shared.settings import (
     ByteCount,
     Duration,
     EncryptionSection,
-    Secret,
     Section,
     ServiceGroup,
     ServiceSettings,
     setting,
 )
+
+from webhook_context.feeds import KEPT_CHANGES
+from webhook_context.vectors import EXACT_BELOW
+
+SHORTEST_ORPHAN_GRACE = timedelta(minutes=10)
+"""Above the longest that anybody writes an object, and waits until it drops one that was given up."""
 
 
 class ContextLifecycleSection(Section):
@@ -55,6 +61,13 @@ class ContextLifecycleSection(Section):
     sweep_interval: Duration = setting(
         timedelta(hours=1), description="How often to look for contexts of whom no time is known."
     )
+    orphan_check_interval: Duration = setting(
+        timedelta(hours=6), description="How often to look for objects in the cold store that nobody needs."
+    )
+    orphan_grace_duration: Duration = setting(
+        timedelta(hours=24),
+        description="How long such an object stays after it was first seen, at least.",
+    )
     memory_limit: ByteCount = setting(
         0, ge=0, description="Memory that Redis may use, bytes; 0 takes Redis' own maxmemory."
     )
@@ -75,64 +88,51 @@ class ContextLifecycleSection(Section):
             raise ValueError("pressure_low_ratio must be below pressure_high_ratio")
         if self.check_interval <= timedelta():
             raise ValueError("check_interval must be above 0s")
+        if self.orphan_check_interval <= timedelta():
+            raise ValueError("orphan_check_interval must be above 0s")
+        if self.orphan_grace_duration < SHORTEST_ORPHAN_GRACE:
+            raise ValueError("orphan_grace_duration must be 10m or more")
         if self.compression_type == "gzip" and self.compression_level > 9:
             raise ValueError("compression_level of gzip is 1 to 9")
         return self
 
 
-class ColdStorageSection(Section):
-    """`webhook.cold_storage`: the bucket of the cold tier, or its directory."""
+class ContextSearchSection(Section):
+    """`webhook.context_search`: the search index that each replica has in its memory."""
 
-    endpoint: str = setting(
-        "",
-        env="S3_ENDPOINT",
-        pattern=r"^(https?://[^\s/]+/?)?$",
-        description="URL of the S3-compatible store; empty means AWS.",
+    build_at_start: bool = setting(
+        True, description="Index every tenant from the start, not only those that are asked about."
     )
-    bucket: str = setting(
-        "",
-        env="S3_BUCKET",
-        pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$",
-        description="Name of the bucket; empty means a local directory.",
-    )
-    region: str = setting(
-        "us-east-1",
-        env="S3_REGION",
-        pattern=r"^[a-z0-9-]{1,64}$",
-        description="Region of the bucket.",
-    )
-    access_key_id: str = setting("", env="AWS_ACCESS_KEY_ID", description="Id of the access key.")
-    secret_access_key: Secret = setting(
-        SecretStr(""),
-        env="AWS_SECRET_ACCESS_KEY",
-        description="Secret of the access key.",
-    )
-    directory: Path = setting(
-        Path("var/cold"),
-        env="WEBHOOK_COLD_DIRECTORY",
-        description="Where cold contexts lie without a bucket; all replicas must share it.",
-    )
-    checksum_mode: Literal["when_supported", "when_required"] = setting(
-        "when_supported",
-        description="when_required: send no checksums to a server that does not understand them.",
-    )
-    conditional_writes: bool = setting(
-        True, description="Ask the server to refuse a write that would replace something."
+    exact_below: int = setting(
+        EXACT_BELOW,
+        ge=1,
+        description="From so many vectors of a tenant on, a graph finds the nearest.",
     )
 
-    @model_validator(mode="after")
-    def _whole_credential(self) -> Self:
-        if bool(self.access_key_id) != bool(self.secret_access_key.get_secret_value()):
-            raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together: set both or none")
-        return self
+
+class ContextWatchSection(Section):
+    """`webhook.context_watch`: the stream of changes."""
+
+    kept_changes: int = setting(
+        KEPT_CHANGES,
+        ge=1000,
+        description="About how many changes of all tenants stay to be read by those who come back.",
+    )
+    heartbeat_interval: Duration = setting(
+        timedelta(seconds=15), description="How often a watcher hears how far it is when nothing changes."
+    )
+    max_streams: int = setting(64, ge=1, description="Watches that may be open in one process.")
 
 
 class ContextWebhook(ServiceGroup):
     """`webhook`, as far as the context store reads it."""
 
     encryption: EncryptionSection = EncryptionSection()
+    dictionaries: DictionarySection = DictionarySection()
     context_lifecycle: ContextLifecycleSection = ContextLifecycleSection()
-    cold_storage: ColdStorageSection = ColdStorageSection()
+    cold_storage: ObjectStorageSection = ObjectStorageSection()
+    context_search: ContextSearchSection = ContextSearchSection()
+    context_watch: ContextWatchSection = ContextWatchSection()
 
 
 class ContextSettings(ServiceSettings):

@@ -9,14 +9,14 @@ from typing import Any
 
 import structlog
 from webhook.context.v1.context_service_pb2 import Revision
-from webhook_shared.envelope import EnvelopeError, Keyring, UnknownKey
+from webhook_shared.envelope import EnvelopeError, Keyring, UnknownDictionary, UnknownKey
 from webhook_shared.errors import ServiceError
+from webhook_shared.objects import ObjectMissing, ObjectTrouble
 from webhook_shared.redis import Client, Script
 
 from webhook_context import errors, keys
 from webhook_context.archive import Archive
 from webhook_context.assembly import Stored, View, assemble
-from webhook_context.cold import ColdMissing, ColdTrouble
 from webhook_context.contexts import Appended, Change, Context, Entry, etag, parse_etag
 from webhook_context.outsides import OUTSIDE_FIELDS, Outside, outside
 from webhook_context.records import Records
@@ -30,6 +30,7 @@ UPDATE_ATTEMPTS = 20
 READ_AT_ONCE = 64
 SCAN_AT_ONCE = 1000
 SEALED_BEFORE_YIELD = 32
+WRITE, ONLY_TELL = 0, 1
 LARGE_PAYLOAD_BYTES = 256 * 1024
 """Larger ones are compressed and sealed in a thread, so that other calls go on meanwhile."""
 
@@ -89,7 +90,22 @@ class RedisContexts:
             record, payload = self._records.seal_event(entry)
         where = [keys.context(entry.tenant, entry.context_id), keys.order(entry.tenant, entry.context_id)]
         as_of_us = entry.as_of.time_us
-        return where, [entry.event_id, record, payload, as_of_us, entry.tool, entry.kind]
+        return where, [
+            *(entry.event_id, record, payload, as_of_us, entry.tool, entry.kind),
+            *(entry.replay_id, WRITE),
+        ]
+
+    async def foresee(self, entries: Sequence[Entry]) -> list[Appended | ServiceError]:
+        """What `append` would make of events; nothing is written."""
+        calls = [
+            (
+                [keys.context(entry.tenant, entry.context_id), keys.order(entry.tenant, entry.context_id)],
+                [entry.event_id, "", "", entry.as_of.time_us, "", "", entry.replay_id, ONLY_TELL],
+            )
+            for entry in entries
+        ]
+        replies = await self._append.batch(self._client, calls)
+        return [_appended(entry, reply) for entry, reply in zip(entries, replies, strict=True)]
 
     async def mark_queued(self, epochs: Sequence[tuple[str, str, int]]) -> None:
         """Note that enrichment was asked for: (tenant, context id, epoch) each."""
@@ -154,13 +170,15 @@ class RedisContexts:
             await self._prepare({tenant})
             try:
                 return await self._assembled(tenant, context_id, stored, view)
-            except ColdTrouble as error:
+            except ObjectTrouble as error:
                 log.warning("context.cold_store_unreachable", error=str(error))
                 return errors.cold_store_unreachable()
-            except (UnknownKey, ColdMissing) as error:
+            except (UnknownKey, ObjectMissing) as error:
                 # Another process has made the key, or moved the context, a moment ago.
                 if last:
                     log.error("context.unreadable", context_id=context_id, error=type(error).__name__)
+                    if isinstance(error, UnknownDictionary):
+                        return errors.dictionary_missing(context_id)
                     break
                 stored = (await self.stored(tenant, [context_id], view._replace(used=False)))[0]
                 if not stored.exists:
@@ -269,6 +287,15 @@ class RedisContexts:
             raise errors.not_found(context_id)
         return int(version)
 
+    async def count(self, tenant: str) -> int:
+        """How many contexts are listed."""
+        return int(await self._client.zcard(keys.index(tenant)))
+
+    async def tombstone(self, tenant: str, context_id: str) -> int:
+        """The version of a deleted context; 0 where there is no such one."""
+        version, deleted = await self._client.hmget(keys.context(tenant, context_id), "version", "deleted")
+        return int(version or 0) if deleted else 0
+
     async def unlist(self, tenant: str, context_ids: Sequence[str]) -> None:
         """Take those of these contexts that are deleted out of the tenant's list."""
         gone = [
@@ -359,7 +386,8 @@ def _appended(entry: Entry, reply: Any) -> Appended | ServiceError:
         return errors.deleted(entry.context_id)
     return Appended(
         duplicate=outcome == 0,
-        created=outcome == 2,
+        created=outcome >= 2,
+        revived=outcome == 3,
         version=version,
         update_ms=update_ms,
         unfolded=unfolded,

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from webhook_shared.envelope import Keyring
+from webhook_shared.key_copies import KeyCopies
+from webhook_shared.objects import ObjectStore
 from webhook_shared.redis import Client
 
 from webhook_context.ageing import Ageing
 from webhook_context.archive import Archive
 from webhook_context.bundle import Bundler
-from webhook_context.cold import ColdNames, ColdStore
+from webhook_context.cold import ColdNames
+from webhook_context.feeds import Feeds
 from webhook_context.forcing import Forcing
+from webhook_context.inventory import Inventory
+from webhook_context.learning import Learning, learning
 from webhook_context.lifecycle import Policy
 from webhook_context.memory import Memory
+from webhook_context.orphans import Orphans
 from webhook_context.packing import Packer
 from webhook_context.pressure import Pressure
 from webhook_context.settings import ContextLifecycleSection, ContextWebhook
@@ -33,15 +38,21 @@ class Tiering:
     policy: Policy
     store: RedisContexts
     tiers: RedisTiers
+    feeds: Feeds
     transitions: Transitions
     memory: Memory
     forcing: Forcing
     ageing: Ageing
     pressure: Pressure
+    learning: Learning
+    names: ColdNames
+    key_copies: KeyCopies
+    inventory: Inventory
+    orphans: Orphans
 
 
 def tiering(
-    client: Client, cold: ColdStore, webhook: ContextWebhook, timing: Timing | None = None
+    client: Client, cold: ObjectStore, webhook: ContextWebhook, timing: Timing | None = None
 ) -> Tiering:
     """The tiers over one Redis and one cold store. Nothing is sent, nothing runs yet.
 
@@ -49,15 +60,20 @@ def tiering(
         ValueError: The master key is missing or weak.
     """
     settings, policy = webhook.context_lifecycle, _policy(webhook.context_lifecycle)
-    keyring = Keyring(client, webhook.encryption.master_key)
-    packer = Packer(keyring, settings.compression_type, settings.compression_level)
+    learned = learning(client, cold, webhook)
+    keyring = learned.keyring
+    packer = Packer(keyring, settings.compression_type, settings.compression_level, learned.samples)
     archive = Archive(packer, cold)
     store = RedisContexts(
         client, keyring, archive, touch_ms=max(policy.hot_ms // TOUCHES_PER_HOT_DURATION, 1)
     )
-    tiers = RedisTiers(client, ColdNames(webhook.encryption.master_key), timing or Timing())
-    bundler = Bundler(client, store, keyring, packer)
-    transitions = Transitions(tiers, bundler, archive, cold, grace_ms=policy.grace_ms)
+    names = ColdNames(webhook.encryption.master_key)
+    tiers = RedisTiers(client, names, timing or Timing())
+    key_copies = KeyCopies(cold, webhook.encryption.master_key)
+    inventory = Inventory(client, store, cold)
+    bundler = Bundler(client, store, keyring, packer, key_copies)
+    feeds = Feeds(client, webhook.context_watch.kept_changes)
+    transitions = Transitions(tiers, bundler, archive, cold, feeds, grace_ms=policy.grace_ms)
     memory = Memory(client, limit_bytes=settings.memory_limit, low_ratio=settings.pressure_low_ratio)
     forcing = Forcing(store, tiers, transitions, memory, policy)
     check_s = settings.check_interval.total_seconds()
@@ -65,6 +81,7 @@ def tiering(
         policy=policy,
         store=store,
         tiers=tiers,
+        feeds=feeds,
         transitions=transitions,
         memory=memory,
         forcing=forcing,
@@ -79,6 +96,22 @@ def tiering(
         ),
         pressure=Pressure(
             client, store, forcing, memory, high_ratio=settings.pressure_high_ratio, check_s=check_s
+        ),
+        learning=learned,
+        names=names,
+        key_copies=key_copies,
+        inventory=inventory,
+        orphans=Orphans(
+            client,
+            cold,
+            names,
+            webhook.encryption.master_key,
+            inventory=inventory,
+            store=store,
+            tiers=tiers,
+            archive=archive,
+            check_s=settings.orphan_check_interval.total_seconds(),
+            grace_ms=_ms(settings.orphan_grace_duration),
         ),
     )
 

@@ -20,14 +20,15 @@ from dataclasses import dataclass
 
 import structlog
 from webhook.context.v1.context_pb2 import Tier
-from webhook_shared.envelope import EnvelopeError, Undecodable
+from webhook_shared.envelope import EnvelopeError, Undecodable, UnknownDictionary
 from webhook_shared.errors import ServiceError
+from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
 
 from webhook_context import errors, metrics
 from webhook_context.archive import Archive, intact
 from webhook_context.bundle import Bundler
-from webhook_context.cold import ColdMissing, ColdStore, ColdTrouble
-from webhook_context.lifecycle import State
+from webhook_context.feeds import Feeds, Touched
+from webhook_context.lifecycle import TIERS, State
 from webhook_context.packing import Packed
 from webhook_context.tiers_redis import Copying, RedisTiers
 
@@ -57,16 +58,25 @@ class Transitions:
         bundler: Makes packs of hot contexts, and hot contexts of packs.
         archive: Reads packs.
         cold: Keeps packs.
+        feeds: Tells others where a context lies.
         grace_ms: How long what a move replaced stays.
     """
 
     def __init__(
-        self, tiers: RedisTiers, bundler: Bundler, archive: Archive, cold: ColdStore, *, grace_ms: int
+        self,
+        tiers: RedisTiers,
+        bundler: Bundler,
+        archive: Archive,
+        cold: ObjectStore,
+        feeds: Feeds,
+        *,
+        grace_ms: int,
     ) -> None:
         self._tiers = tiers
         self._bundler = bundler
         self._archive = archive
         self._cold = cold
+        self._feeds = feeds
         self._grace_ms = grace_ms
 
     async def move(
@@ -94,15 +104,19 @@ class Transitions:
         source = state.tier
         try:
             with metrics.TRANSITION_SECONDS.labels(Tier.Name(target)).time():
+                if target == Tier.TIER_COLD:
+                    await self._bundler.copy_keys(tenant)
                 await self._moved(tenant, context_id, state, target, grace_ms)
-        except (ColdTrouble, ColdMissing, EnvelopeError, ServiceError) as error:
+        except (ObjectTrouble, ObjectMissing, EnvelopeError, ServiceError) as error:
             metrics.TRANSITIONS.labels(Tier.Name(source), Tier.Name(target), type(error).__name__).inc()
             raise _explained(context_id, error) from None
         metrics.TRANSITIONS.labels(Tier.Name(source), Tier.Name(target), "ok").inc()
         if grace_ms == 0:
             # What is left in the cold store is dropped by whoever looks after what is due.
-            with suppress(ColdTrouble):
+            with suppress(ObjectTrouble):
                 await self.drop(tenant, context_id, at_once=True)
+        (name,) = (name for name, tier in TIERS.items() if tier == target)
+        await self._feeds.publish([Touched(tenant, context_id, state.version, name)])
         (after,) = await self._tiers.states(tenant, [context_id])
         lies = after.hot_bytes if target == Tier.TIER_HOT else after.stored_bytes
         return Moved(source, target, state.hot_bytes if not state.pointer else state.stored_bytes, lies)
@@ -116,7 +130,7 @@ class Transitions:
             at_once: Without waiting for the end of the grace, as far as it is in Redis.
 
         Raises:
-            ColdTrouble: What is in the cold store stays for now.
+            ObjectTrouble: What is in the cold store stays for now.
         """
         names = await self._tiers.drop(tenant, context_id, at_once=at_once)
         if not names:
@@ -194,7 +208,7 @@ class Transitions:
     async def _sealed(self, tenant: str, context_id: str, state: State) -> bytes:
         try:
             return await self._found(tenant, context_id, state)
-        except (ColdMissing, Undecodable):
+        except (ObjectMissing, Undecodable):
             (now,) = await self._tiers.states(tenant, [context_id])
             if now.pointer != state.pointer:
                 # It was there when the truth was read; somebody else has moved it since.
@@ -220,8 +234,8 @@ class Transitions:
             await self._cold.put(name, sealed)
             try:
                 intact(await self._cold.get(name), expected)
-            except (ColdMissing, Undecodable):
-                raise ColdTrouble("NotAsWritten") from None
+            except (ObjectMissing, Undecodable):
+                raise ObjectTrouble("NotAsWritten") from None
         else:
             if not await self._tiers.put_pack(copy.tenant, copy.context_id, name, sealed):
                 raise errors.under_way(copy.context_id)
@@ -233,7 +247,7 @@ class Transitions:
         await self._give_up(copy)
         if copy.target == Tier.TIER_COLD:
             # The script has said that it does not count; where this fails, it is dropped later.
-            with suppress(ColdTrouble):
+            with suppress(ObjectTrouble):
                 await self._cold.delete(copy.copying.name)
         raise errors.under_way(copy.context_id)
 
@@ -265,8 +279,10 @@ def _described(packed: Packed) -> dict[str, str | bytes | int]:
 def _explained(context_id: str, error: Exception) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
-    if isinstance(error, ColdTrouble):
+    if isinstance(error, ObjectTrouble):
         log.warning("transition.cold_store", error=str(error))
         return errors.cold_store_unreachable()
     log.error("transition.unreadable", context_id=context_id, error=type(error).__name__)
+    if isinstance(error, UnknownDictionary):
+        return errors.dictionary_missing(context_id)
     return errors.unreadable(context_id)

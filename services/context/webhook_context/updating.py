@@ -5,12 +5,12 @@ from __future__ import annotations
 import structlog
 from webhook.context.v1.context_pb2 import Tier
 from webhook_shared.errors import NotFound
+from webhook_shared.objects import ObjectTrouble
 from webhook_shared.redis import Client
 
 from webhook_context import keys
-from webhook_context.cold import ColdTrouble
 from webhook_context.contexts import Change, Context
-from webhook_context.feeds import Feeds, Touched
+from webhook_context.feeds import DELETED, Feeds, Touched
 from webhook_context.search import Search
 from webhook_context.store_redis import RedisContexts
 from webhook_context.tiers_redis import RedisTiers
@@ -65,9 +65,12 @@ class Updating:
             REDIS_TROUBLE: It may be deleted; where it is, a repetition says CONTEXT_NOT_FOUND.
         """
         try:
-            touched = Touched(tenant, context_id, await self._store.delete(tenant, context_id, etag))
+            version = await self._store.delete(tenant, context_id, etag)
+            touched = Touched(tenant, context_id, version, DELETED)
         except NotFound:
-            # Where the deletion was cut short, its objects are dropped now.
+            # Where the deletion was cut short, it is announced and its objects are dropped now.
+            if version := await self._store.tombstone(tenant, context_id):
+                await self._feeds.publish([Touched(tenant, context_id, version, DELETED)])
             await self._tiers.schedule(tenant, context_id)
             raise
         await self._tiers.schedule(tenant, context_id)
@@ -76,5 +79,5 @@ class Updating:
         self._search.touch(touched)
         try:
             await self._transitions.drop(tenant, context_id)
-        except ColdTrouble as error:
+        except ObjectTrouble as error:
             log.warning("delete.objects_left_for_now", error=str(error))

@@ -10,25 +10,27 @@ from functools import partial
 
 from webhook.context.v1.context_admin_service_pb2_grpc import add_ContextAdminServiceServicer_to_server
 from webhook.context.v1.context_service_pb2_grpc import add_ContextServiceServicer_to_server
-from webhook_shared import redis
+from webhook_shared import object_store, redis
 from webhook_shared.identity import Authenticator, Certificates, Role
+from webhook_shared.key_copies import keep_keys_copied
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client
 from webhook_shared.server import Service, serving
 from webhook_shared.tasks import ended
 
 from webhook_context.admin_servicer import ContextAdminServicer
 from webhook_context.appending import Appending
-from webhook_context.changes import BLOCK_S, Changes
-from webhook_context.cold import ColdStore
-from webhook_context.cold_directory import DirectoryColdStore
-from webhook_context.feeds import Feeds
+from webhook_context.changes import BLOCK_S, Changes, Recent
 from webhook_context.listing import Listing
+from webhook_context.restorations import Restorations
+from webhook_context.restoring import Restoring
+from webhook_context.revival import Revival
 from webhook_context.search import Search
 from webhook_context.servicer import ContextServicer
-from webhook_context.settings import ColdStorageSection, ContextSettings
+from webhook_context.settings import ContextSettings
 from webhook_context.stats import Stats
 from webhook_context.tiering import tiering
 from webhook_context.updating import Updating
+from webhook_context.watching import Watching
 
 
 @dataclass(frozen=True)
@@ -59,30 +61,75 @@ async def running(settings: ContextSettings) -> AsyncIterator[Running]:
         authenticator = Authenticator(
             client, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
         )
-        cold = await stack.enter_async_context(_cold_store(webhook.cold_storage))
+        cold = await stack.enter_async_context(object_store.opened(webhook.cold_storage))
         parts = tiering(client, cold, webhook)
         store, tiers = parts.store, parts.tiers
         await _redis_is_fit(client, allow_evicting=webhook.redis.allow_evicting_policy)
 
-        feeds, search = Feeds(client), Search(store)
+        feeds, recent = parts.feeds, Recent()
+        search = Search(
+            store,
+            build_at_start=webhook.context_search.build_at_start,
+            exact_below=webhook.context_search.exact_below,
+        )
         stack.push_async_callback(search.close)
-        changes = Changes(blocking, touched=search.touch, lost=search.mistrust)
-        loops = (changes.follow(), search.keep_fresh(), parts.ageing.run(), parts.pressure.run())
+        changes = Changes(blocking, touched=search.touch, lost=search.mistrust, recent=recent)
+        watching = Watching(
+            client,
+            store,
+            recent,
+            most=webhook.context_watch.max_streams,
+            heartbeat_s=webhook.context_watch.heartbeat_interval.total_seconds(),
+        )
+        loops = [changes.follow(), search.keep_fresh(), parts.ageing.run(), parts.pressure.run()]
+        loops += parts.learning.loops(store.tenants)
+        loops += [
+            parts.orphans.run(),
+            keep_keys_copied(parts.key_copies, parts.learning.keyring, store.tenants),
+        ]
         tasks = [asyncio.create_task(loop) for loop in loops]
         stack.push_async_callback(ended, tasks)
 
+        appending = Appending(client, store, tiers, feeds, search, hot_ms=parts.policy.hot_ms)
+        updating = Updating(
+            client, store=store, tiers=tiers, transitions=parts.transitions, feeds=feeds, search=search
+        )
         contexts = ContextServicer(
             store=store,
-            appending=Appending(client, store, tiers, feeds, search, hot_ms=parts.policy.hot_ms),
-            updating=Updating(
-                client, store=store, tiers=tiers, transitions=parts.transitions, feeds=feeds, search=search
-            ),
+            appending=appending,
+            updating=updating,
             listing=Listing(store),
             search=search,
+            watching=watching,
             tiers=tiers,
             rise_reads=parts.policy.rise_reads,
         )
-        admin = ContextAdminServicer(store, Stats(store, tiers), parts.memory, parts.forcing)
+        revival = Revival(
+            client,
+            store=store,
+            tiers=tiers,
+            appending=appending,
+            updating=updating,
+            feeds=feeds,
+            search=search,
+        )
+        restoring = Restoring(
+            client,
+            cold,
+            parts.names,
+            webhook.encryption.master_key,
+            inventory=parts.inventory,
+            store=store,
+            revival=revival,
+        )
+        admin = ContextAdminServicer(
+            store,
+            Stats(store, tiers),
+            parts.memory,
+            parts.forcing,
+            dictionaries=parts.learning.administration,
+            restorations=Restorations(restoring, parts.names),
+        )
         port = await stack.enter_async_context(
             serving(
                 settings.process.listen_address or webhook.services.context,
@@ -93,19 +140,9 @@ async def running(settings: ContextSettings) -> AsyncIterator[Running]:
                 tls=webhook.tls,
             )
         )
+        # Before the server waits for what is under way.
+        stack.callback(watching.end)
         yield Running(port)
-
-
-@asynccontextmanager
-async def _cold_store(settings: ColdStorageSection) -> AsyncIterator[ColdStore]:
-    if not settings.bucket:
-        yield DirectoryColdStore(settings.directory)
-        return
-    # Only with a bucket: the driver costs a process that has none 40 MB and half a second.
-    from webhook_context.cold_s3 import bucket  # noqa: PLC0415  # see above
-
-    async with bucket(settings) as cold:
-        yield cold
 
 
 def _services(contexts: ContextServicer, admin: ContextAdminServicer) -> list[Service]:

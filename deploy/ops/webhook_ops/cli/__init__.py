@@ -9,23 +9,33 @@ import typer
 
 from webhook_ops.addresses import DEFAULT_VAR, VAR_VARIABLE
 from webhook_ops.cli import (
+    archive,
     audit,
+    breakers,
     certs,
     config,
+    conflicts,
     contexts,
+    dictionaries,
     dlq,
     intelligence,
     keys,
+    migration,
+    pending,
     prewarm,
     quarantine,
     rejected,
     secrets,
     sources,
     tiers,
+    tools,
 )
 from webhook_ops.cli.doctor import doctor
 from webhook_ops.cli.door import CommandLine
+from webhook_ops.cli.failover import failover
 from webhook_ops.cli.failures import EXIT_CODES_HELP
+from webhook_ops.cli.replay import replay
+from webhook_ops.cli.restore import restore
 from webhook_ops.cli.send import send
 from webhook_ops.cli.status import status
 from webhook_ops.cli.tail import tail
@@ -72,16 +82,28 @@ app.command()(status)
 app.command()(send)
 app.command()(tail)
 app.command()(doctor)
+app.command()(failover)
+app.command()(replay)
+app.command()(restore)
 app.command("force-transition")(tiers.force_transition)
+app.command("claim-pending")(pending.claim_pending)
+app.command("reset-circuit-breaker")(breakers.reset_circuit_breaker)
+app.command()(breakers.breakers)
 app.add_typer(contexts.app, name="contexts")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(tools.app, name="tools")
+app.add_typer(tools.queue, name="queue")
+app.add_typer(archive.app, name="archive")
 app.add_typer(rejected.app, name="rejected")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(conflicts.app, name="conflicts")
 app.add_typer(sources.app, name="sources")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(dictionaries.app, name="dictionaries")
 app.add_typer(config.app, name="config")
 app.add_typer(certs.app, name="certs")
+app.add_typer(migration.app, name="migration")
 app.add_typer(intelligence.app, name="intelligence")
 app.add_typer(prewarm.app, name="prewarm")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -12,17 +13,20 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 from webhook.context.v1 import context_pb2, context_service_pb2, context_service_pb2_grpc
-from webhook.intelligence.v1 import intelligence_service_pb2, intelligence_service_pb2_grpc
 
-from webhook_ops.cli import tiers
-from webhook_ops.cli.door import Door, Json, Refused, Tenant, call
+from webhook_ops.cli import tiers, watch, windows
+from webhook_ops.cli.door import Door, Json, Tenant, call
 from webhook_ops.cli.paging import print_way_on
+from webhook_ops.cli.questions import embed
 from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
 from webhook_ops.delivery import DEFAULT_TENANT
 
 app = typer.Typer(no_args_is_help=True, help="Read and find contexts: what is known about each thing.")
 app.command("force-transition")(tiers.force_transition)
 app.command("stats")(tiers.stats)
+app.command("window")(windows.window)
+app.command("neighbors")(windows.neighbors)
+app.command("watch")(watch.watch)
 
 
 _CARD_WIDTH = 120
@@ -33,6 +37,19 @@ Kinds = Annotated[
 ]
 Labels = Annotated[
     list[str] | None, typer.Option("--label", help="Only with one of these labels; may repeat.")
+]
+
+
+class TierName(StrEnum):
+    """Tiers as people type them."""
+
+    HOT = "hot"
+    WARM = "warm"
+    COLD = "cold"
+
+
+Tiers = Annotated[
+    list[TierName] | None, typer.Option("--tier", help="Only those that lie there; may repeat.")
 ]
 Importance = Annotated[float, typer.Option("--min-importance", min=0, max=1, help="Only from here up.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="How many at most.")]
@@ -72,6 +89,7 @@ def list_(
     tool: Tools = None,
     kind: Kinds = None,
     label: Labels = None,
+    tier: Tiers = None,
     min_importance: Importance = 0.0,
     limit: Limit = 50,
     page_token: PageToken = "",
@@ -86,7 +104,7 @@ def list_(
         tenant=tenant,
         page_size=limit,
         page_token=page_token,
-        filter=_filter(tool, kind, label, min_importance),
+        filter=_filter(tool, kind, label, tier, min_importance),
     )
 
     async def work(door: Door) -> context_service_pb2.ListContextsResponse:
@@ -113,6 +131,7 @@ def search(
     tool: Tools = None,
     kind: Kinds = None,
     label: Labels = None,
+    tier: Tiers = None,
     min_importance: Importance = 0.0,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="How many at most.")] = 10,
     page_token: PageToken = "",
@@ -131,7 +150,7 @@ def search(
             tenant=tenant,
             limit=limit,
             page_token=page_token,
-            only=_filter(tool, kind, label, min_importance),
+            only=_filter(tool, kind, label, tier, min_importance),
         )
 
     found = call(ctx, work, as_json=as_json)
@@ -152,6 +171,9 @@ def search(
     out.print(table(("score", "similarity", "context", "title", "because"), rows))
     if not rows:
         out.print("Nothing like that.")
+    if found.index_incomplete:
+        held = f"{found.indexed_count:,} of {found.context_count:,}"
+        out.print(f"The search index is still being built: it holds {held} contexts.")
     print_way_on(out, found)
 
 
@@ -245,19 +267,7 @@ async def search_contexts(
     request = context_service_pb2.SearchContextsRequest(
         tenant=tenant, query=query, page_size=limit, page_token=page_token, filter=only
     )
-    try:
-        async with door.open("intelligence") as channel:
-            embedded = await intelligence_service_pb2_grpc.IntelligenceServiceStub(channel).Embed(
-                intelligence_service_pb2.EmbedRequest(texts=[query], tenant=tenant)
-            )
-    except Refused as refused:
-        sys.stderr.write(f"searching by words alone: intelligence: {refused.error.message}\n")
-    else:
-        request.query_vector.extend(embedded.results[0].vector)
-        model = embedded.model
-        request.query_model.CopyFrom(
-            context_pb2.EmbeddingModel(provider=model.provider, name=model.name, dimension=model.dimension)
-        )
+    await embed(door, request, query, tenant)
     async with door.open("context") as channel:
         return await context_service_pb2_grpc.ContextServiceStub(channel).SearchContexts(request)
 
@@ -337,8 +347,16 @@ def _first_line(value: str) -> str:
 
 
 def _filter(
-    tools: list[str] | None, kinds: list[str] | None, labels: list[str] | None, min_importance: float
+    tools: list[str] | None,
+    kinds: list[str] | None,
+    labels: list[str] | None,
+    lying: Sequence[str] | None,
+    min_importance: float,
 ) -> context_service_pb2.ContextFilter:
     return context_service_pb2.ContextFilter(
-        tools=tools, kinds=kinds, labels=labels, min_importance=min_importance
+        tools=tools,
+        kinds=kinds,
+        labels=labels,
+        tiers=[context_pb2.Tier.Value(f"TIER_{one.upper()}") for one in lying or ()],
+        min_importance=min_importance,
     )

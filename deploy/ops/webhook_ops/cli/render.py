@@ -25,11 +25,10 @@ NONE = "-"
 _PIPE_WIDTH = 240
 
 
-def console() -> Console:
-    """Standard output: as wide as the terminal, and uncut in a pipe."""
-    return Console(
-        file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, soft_wrap=False
-    )
+def console(*, stderr: bool = False) -> Console:
+    """Standard output, or standard error: as wide as the terminal, and uncut in a pipe."""
+    file = sys.stderr if stderr else sys.stdout
+    return Console(file=file, width=None if file.isatty() else _PIPE_WIDTH, highlight=False, soft_wrap=False)
 
 
 def print_json(tree: object) -> None:

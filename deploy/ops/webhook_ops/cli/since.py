@@ -25,6 +25,11 @@ Since = Annotated[
     ),
 ]
 
+Until = Annotated[
+    str,
+    typer.Option("--until", callback=_moment, help="Older: 30m, 2h, 7d, or a time as 2026-11-22T14:00:00Z."),
+]
+
 
 def since(value: str) -> Timestamp | None:
     """The moment that an option names; local time where it names no zone. None where it is empty.

@@ -1,9 +1,11 @@
 -- Adds one event to its context: once, however often it is called; in any order with others; in any tier.
 -- KEYS: the context, the order of its events.
--- ARGV: event id | sealed event | sealed payload or '' | as-of time in microseconds | tool | kind.
+-- ARGV: event id | sealed event | sealed payload or '' | as-of time in microseconds | tool | kind |
+--   id of the replay that brings it or '' | 1 to change nothing and only tell.
 -- Returns {outcome, version, last change in ms, events not yet folded, epoch to enqueue or 0,
 --   1 where the context is not hot};
--- outcome: 2 created, 1 appended, 0 was there, -1 the context is deleted.
+-- outcome: 3 created anew after it had been deleted, 2 created, 1 appended, 0 was there,
+--   -1 the context is deleted.
 
 -- An enrichment that was asked for and did not come for so long is asked for again.
 local REQUEUE_AFTER_MS = 10 * 60 * 1000
@@ -11,8 +13,10 @@ local REQUEUE_AFTER_MS = 10 * 60 * 1000
 local DIGEST_BYTES = 10
 
 local held = redis.call('HMGET', KEYS[1], 'deleted', 'version', 'count', 'folded', 'updated',
-  'dirty', 'queued', 'queued_at', 'kind_as_of', 'bytes', 'ids')
-if held[1] then
+  'dirty', 'queued', 'queued_at', 'kind_as_of', 'bytes', 'ids', 'revived_by', 'erased')
+local replay, dry = ARGV[7], ARGV[8] == '1'
+-- A replay brings back what was deleted, but only once, and never what was erased.
+if held[1] and (replay == '' or replay == held[12] or held[13]) then
   return {-1, tonumber(held[2]), 0, 0, 0, 0}
 end
 local clock = redis.call('TIME')
@@ -35,14 +39,26 @@ local function is_packed(id)
   return at ~= nil
 end
 
+if dry then
+  if not is_packed(ARGV[1]) and redis.call('HEXISTS', KEYS[1], 'e:' .. ARGV[1]) == 0 then
+    outcome = held[1] and 3 or not held[2] and 2 or 1
+  end
+  return {outcome, version, updated, 0, 0, held[11] and 1 or 0}
+end
+
 if not is_packed(ARGV[1]) and redis.call('HSETNX', KEYS[1], 'e:' .. ARGV[1], ARGV[2]) == 1 then
   outcome = 1
   version, count = version + 1, count + 1
   updated = math.max(updated, now)
   local fields = {'version', version, 'count', count, 'updated', updated,
     'bytes', tonumber(held[10] or 0) + #ARGV[2] + #ARGV[3]}
-  if version == 1 then
-    outcome = 2
+  if held[1] then
+    redis.call('HDEL', KEYS[1], 'deleted')
+    fields[#fields + 1] = 'revived_by'
+    fields[#fields + 1] = replay
+  end
+  if held[1] or version == 1 then
+    outcome = held[1] and 3 or 2
     fields[#fields + 1] = 'created'
     fields[#fields + 1] = now
     fields[#fields + 1] = 'tier'

@@ -5,7 +5,7 @@
 -- Returns {outcome, version, creation time in ms}; outcome: 1 deleted, -1 there is no such context,
 -- -2 it has moved.
 local held = redis.call('HMGET', KEYS[1], 'version', 'created', 'deleted', 'tier', 'pointer', 'copying',
-  'copying_until', 'dropping')
+  'copying_until', 'dropping', 'revived_by')
 if not held[1] or held[3] then
   return {-1, 0, 0}
 end
@@ -29,5 +29,9 @@ redis.call('UNLINK', unpack(KEYS))
 redis.call('HSET', KEYS[1], 'version', tonumber(held[1]) + 1, 'deleted', now)
 if dropping ~= '' then
   redis.call('HSET', KEYS[1], 'dropping', dropping)
+end
+if held[9] then
+  -- The replay that brought it back once does not do so again.
+  redis.call('HSET', KEYS[1], 'revived_by', held[9])
 end
 return {1, tonumber(held[1]) + 1, tonumber(held[2])}

@@ -26,30 +26,49 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from webhook.context.v1 import context_pb2 as webhook_dot_context_dot_v1_dot_context__pb2
 from webhook.context.v1 import context_service_pb2 as webhook_dot_context_dot_v1_dot_context__service__pb2
+from webhook.dictionary.v1 import dictionary_pb2 as webhook_dot_dictionary_dot_v1_dot_dictionary__pb2
 from webhook.status.v1 import status_pb2 as webhook_dot_status_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.webhook/context/v1/context_admin_service.proto\x12\x12webhook.context.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a webhook/context/v1/context.proto\x1a(webhook/context/v1/context_service.proto\x1a\x1ewebhook/status/v1/status.proto\"!\n\x0fGetStatsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"w\n\x10GetStatsResponse\x12\x30\n\x07tenants\x18\x01 \x03(\x0b\x32\x1f.webhook.context.v1.TenantStats\x12\x18\n\x10redis_used_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fredis_max_bytes\x18\x03 \x01(\x03\"\x8c\x02\n\x0bTenantStats\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x15\n\rindexed_count\x18\x03 \x01(\x03\x12\x13\n\x0b\x64irty_count\x18\x04 \x01(\x03\x12,\n\x05tiers\x18\x05 \x03(\x0b\x32\x1d.webhook.context.v1.TierStats\x12\x11\n\tdue_count\x18\x06 \x01(\x03\x12\x31\n\x0eoldest_due_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x12oldest_update_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"w\n\tTierStats\x12&\n\x04tier\x18\x01 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x03\x12\x15\n\rcontent_bytes\x18\x04 \x01(\x03\"\xdb\x01\n\x16\x46orceTransitionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x04tier\x18\x02 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x12\n\ncontext_id\x18\x03 \x01(\t\x12\x31\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.webhook.context.v1.ContextFilter\x12\x1b\n\x13until_pressure_ends\x18\x05 \x01(\x08\x12\x14\n\x0cmax_contexts\x18\x06 \x01(\x05\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"\x9e\x01\n\x17\x46orceTransitionResponse\x12\x33\n\x0btransitions\x18\x01 \x03(\x0b\x32\x1e.webhook.context.v1.Transition\x12\x13\n\x0bmoved_count\x18\x02 \x01(\x03\x12\x15\n\rskipped_count\x18\x03 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"\xe2\x01\n\nTransition\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\x12+\n\tfrom_tier\x18\x03 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12)\n\x07to_tier\x18\x04 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x14\n\x0c\x62ytes_before\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_after\x18\x06 \x01(\x03\x12-\n\x06status\x18\x07 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus2\xda\x01\n\x13\x43ontextAdminService\x12U\n\x08GetStats\x12#.webhook.context.v1.GetStatsRequest\x1a$.webhook.context.v1.GetStatsResponse\x12l\n\x0f\x46orceTransition\x12*.webhook.context.v1.ForceTransitionRequest\x1a+.webhook.context.v1.ForceTransitionResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.webhook/context/v1/context_admin_service.proto\x12\x12webhook.context.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a webhook/context/v1/context.proto\x1a(webhook/context/v1/context_service.proto\x1a&webhook/dictionary/v1/dictionary.proto\x1a\x1ewebhook/status/v1/status.proto\"!\n\x0fGetStatsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"w\n\x10GetStatsResponse\x12\x30\n\x07tenants\x18\x01 \x03(\x0b\x32\x1f.webhook.context.v1.TenantStats\x12\x18\n\x10redis_used_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fredis_max_bytes\x18\x03 \x01(\x03\"\x8c\x02\n\x0bTenantStats\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x15\n\rindexed_count\x18\x03 \x01(\x03\x12\x13\n\x0b\x64irty_count\x18\x04 \x01(\x03\x12,\n\x05tiers\x18\x05 \x03(\x0b\x32\x1d.webhook.context.v1.TierStats\x12\x11\n\tdue_count\x18\x06 \x01(\x03\x12\x31\n\x0eoldest_due_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x12oldest_update_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"w\n\tTierStats\x12&\n\x04tier\x18\x01 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x03\x12\x15\n\rcontent_bytes\x18\x04 \x01(\x03\"\xdb\x01\n\x16\x46orceTransitionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x04tier\x18\x02 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x12\n\ncontext_id\x18\x03 \x01(\t\x12\x31\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.webhook.context.v1.ContextFilter\x12\x1b\n\x13until_pressure_ends\x18\x05 \x01(\x08\x12\x14\n\x0cmax_contexts\x18\x06 \x01(\x05\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"\x9e\x01\n\x17\x46orceTransitionResponse\x12\x33\n\x0btransitions\x18\x01 \x03(\x0b\x32\x1e.webhook.context.v1.Transition\x12\x13\n\x0bmoved_count\x18\x02 \x01(\x03\x12\x15\n\rskipped_count\x18\x03 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"\xe2\x01\n\nTransition\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\x12+\n\tfrom_tier\x18\x03 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12)\n\x07to_tier\x18\x04 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x14\n\x0c\x62ytes_before\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_after\x18\x06 \x01(\x03\x12-\n\x06status\x18\x07 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\")\n\x17ListDictionariesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"S\n\x18ListDictionariesResponse\x12\x37\n\x0c\x64ictionaries\x18\x01 \x03(\x0b\x32!.webhook.dictionary.v1.Dictionary\"6\n\x16TrainDictionaryRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"L\n\x17TrainDictionaryResponse\x12\x31\n\x08training\x18\x01 \x01(\x0b\x32\x1f.webhook.dictionary.v1.Training\"G\n\x0eRestoreRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"\x9f\x01\n\x0fRestoreResponse\x12\x35\n\x0crestorations\x18\x01 \x03(\x0b\x32\x1f.webhook.context.v1.Restoration\x12\x31\n\x06\x63ounts\x18\x02 \x01(\x0b\x32!.webhook.context.v1.RestoreCounts\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\"r\n\rRestoreCounts\x12\x10\n\x08restored\x18\x01 \x01(\x03\x12\x0e\n\x06joined\x18\x02 \x01(\x03\x12\x0f\n\x07present\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x04 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x03\x12\r\n\x05\x62ytes\x18\x06 \x01(\x03\"\xb1\x01\n\x0bRestoration\x12\x13\n\x0bobject_name\x18\x01 \x01(\t\x12\x33\n\x07outcome\x18\x02 \x01(\x0e\x32\".webhook.context.v1.RestoreOutcome\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x12\n\ncontext_id\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x13\n\x0b\x65vent_count\x18\x06 \x01(\x03\x12\x0e\n\x06reason\x18\x07 \x01(\t*\xa4\x01\n\x0eRestoreOutcome\x12\x1f\n\x1bRESTORE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18RESTORE_OUTCOME_RESTORED\x10\x01\x12\x1a\n\x16RESTORE_OUTCOME_JOINED\x10\x02\x12\x1b\n\x17RESTORE_OUTCOME_DELETED\x10\x03\x12\x1a\n\x16RESTORE_OUTCOME_FAILED\x10\x04\x32\x8b\x04\n\x13\x43ontextAdminService\x12U\n\x08GetStats\x12#.webhook.context.v1.GetStatsRequest\x1a$.webhook.context.v1.GetStatsResponse\x12l\n\x0f\x46orceTransition\x12*.webhook.context.v1.ForceTransitionRequest\x1a+.webhook.context.v1.ForceTransitionResponse0\x01\x12m\n\x10ListDictionaries\x12+.webhook.context.v1.ListDictionariesRequest\x1a,.webhook.context.v1.ListDictionariesResponse\x12j\n\x0fTrainDictionary\x12*.webhook.context.v1.TrainDictionaryRequest\x1a+.webhook.context.v1.TrainDictionaryResponse\x12T\n\x07Restore\x12\".webhook.context.v1.RestoreRequest\x1a#.webhook.context.v1.RestoreResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'webhook.context.v1.context_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETSTATSREQUEST']._serialized_start=243
-  _globals['_GETSTATSREQUEST']._serialized_end=276
-  _globals['_GETSTATSRESPONSE']._serialized_start=278
-  _globals['_GETSTATSRESPONSE']._serialized_end=397
-  _globals['_TENANTSTATS']._serialized_start=400
-  _globals['_TENANTSTATS']._serialized_end=668
-  _globals['_TIERSTATS']._serialized_start=670
-  _globals['_TIERSTATS']._serialized_end=789
-  _globals['_FORCETRANSITIONREQUEST']._serialized_start=792
-  _globals['_FORCETRANSITIONREQUEST']._serialized_end=1011
-  _globals['_FORCETRANSITIONRESPONSE']._serialized_start=1014
-  _globals['_FORCETRANSITIONRESPONSE']._serialized_end=1172
-  _globals['_TRANSITION']._serialized_start=1175
-  _globals['_TRANSITION']._serialized_end=1401
-  _globals['_CONTEXTADMINSERVICE']._serialized_start=1404
-  _globals['_CONTEXTADMINSERVICE']._serialized_end=1622
+  _globals['_RESTOREOUTCOME']._serialized_start=2237
+  _globals['_RESTOREOUTCOME']._serialized_end=2401
+  _globals['_GETSTATSREQUEST']._serialized_start=283
+  _globals['_GETSTATSREQUEST']._serialized_end=316
+  _globals['_GETSTATSRESPONSE']._serialized_start=318
+  _globals['_GETSTATSRESPONSE']._serialized_end=437
+  _globals['_TENANTSTATS']._serialized_start=440
+  _globals['_TENANTSTATS']._serialized_end=708
+  _globals['_TIERSTATS']._serialized_start=710
+  _globals['_TIERSTATS']._serialized_end=829
+  _globals['_FORCETRANSITIONREQUEST']._serialized_start=832
+  _globals['_FORCETRANSITIONREQUEST']._serialized_end=1051
+  _globals['_FORCETRANSITIONRESPONSE']._serialized_start=1054
+  _globals['_FORCETRANSITIONRESPONSE']._serialized_end=1212
+  _globals['_TRANSITION']._serialized_start=1215
+  _globals['_TRANSITION']._serialized_end=1441
+  _globals['_LISTDICTIONARIESREQUEST']._serialized_start=1443
+  _globals['_LISTDICTIONARIESREQUEST']._serialized_end=1484
+  _globals['_LISTDICTIONARIESRESPONSE']._serialized_start=1486
+  _globals['_LISTDICTIONARIESRESPONSE']._serialized_end=1569
+  _globals['_TRAINDICTIONARYREQUEST']._serialized_start=1571
+  _globals['_TRAINDICTIONARYREQUEST']._serialized_end=1625
+  _globals['_TRAINDICTIONARYRESPONSE']._serialized_start=1627
+  _globals['_TRAINDICTIONARYRESPONSE']._serialized_end=1703
+  _globals['_RESTOREREQUEST']._serialized_start=1705
+  _globals['_RESTOREREQUEST']._serialized_end=1776
+  _globals['_RESTORERESPONSE']._serialized_start=1779
+  _globals['_RESTORERESPONSE']._serialized_end=1938
+  _globals['_RESTORECOUNTS']._serialized_start=1940
+  _globals['_RESTORECOUNTS']._serialized_end=2054
+  _globals['_RESTORATION']._serialized_start=2057
+  _globals['_RESTORATION']._serialized_end=2234
+  _globals['_CONTEXTADMINSERVICE']._serialized_start=2404
+  _globals['_CONTEXTADMINSERVICE']._serialized_end=2927
 # @@protoc_insertion_point(module_scope)

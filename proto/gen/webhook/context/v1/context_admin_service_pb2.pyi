@@ -9,8 +9,10 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from webhook.context.v1 import context_pb2 as _context_pb2
 from webhook.context.v1 import context_service_pb2 as _context_service_pb2
+from webhook.dictionary.v1 import dictionary_pb2 as _dictionary_pb2
 from webhook.status.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -22,6 +24,27 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RestoreOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RestoreOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestoreOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESTORE_OUTCOME_UNSPECIFIED: _RestoreOutcome.ValueType  # 0
+    RESTORE_OUTCOME_RESTORED: _RestoreOutcome.ValueType  # 1
+    RESTORE_OUTCOME_JOINED: _RestoreOutcome.ValueType  # 2
+    RESTORE_OUTCOME_DELETED: _RestoreOutcome.ValueType  # 3
+    RESTORE_OUTCOME_FAILED: _RestoreOutcome.ValueType  # 4
+
+class RestoreOutcome(_RestoreOutcome, metaclass=_RestoreOutcomeEnumTypeWrapper): ...
+
+RESTORE_OUTCOME_UNSPECIFIED: RestoreOutcome.ValueType  # 0
+RESTORE_OUTCOME_RESTORED: RestoreOutcome.ValueType  # 1
+RESTORE_OUTCOME_JOINED: RestoreOutcome.ValueType  # 2
+RESTORE_OUTCOME_DELETED: RestoreOutcome.ValueType  # 3
+RESTORE_OUTCOME_FAILED: RestoreOutcome.ValueType  # 4
+Global___RestoreOutcome: _TypeAlias = RestoreOutcome  # noqa: Y015
 
 @_typing.final
 class GetStatsRequest(_message.Message):
@@ -269,3 +292,236 @@ class Transition(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Transition: _TypeAlias = Transition  # noqa: Y015
+
+@_typing.final
+class ListDictionariesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty: every tenant of the credential."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDictionariesRequest: _TypeAlias = ListDictionariesRequest  # noqa: Y015
+
+@_typing.final
+class ListDictionariesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DICTIONARIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dictionaries(self) -> _containers.RepeatedCompositeFieldContainer[_dictionary_pb2.Dictionary]: ...
+    def __init__(
+        self,
+        *,
+        dictionaries: _abc.Iterable[_dictionary_pb2.Dictionary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dictionaries", b"dictionaries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDictionariesResponse: _TypeAlias = ListDictionariesResponse  # noqa: Y015
+
+@_typing.final
+class TrainDictionaryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty: the credential's own."""
+    name: _builtins.str
+    """The source: "github"."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainDictionaryRequest: _TypeAlias = TrainDictionaryRequest  # noqa: Y015
+
+@_typing.final
+class TrainDictionaryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training(self) -> _dictionary_pb2.Training: ...
+    def __init__(
+        self,
+        *,
+        training: _dictionary_pb2.Training | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training", b"training"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training", b"training"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainDictionaryResponse: _TypeAlias = TrainDictionaryResponse  # noqa: Y015
+
+@_typing.final
+class RestoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty: every tenant of the credential."""
+    dry_run: _builtins.bool
+    """Only tell what would be done; nothing is written."""
+    resume_token: _builtins.str
+    """Of an earlier run for the same tenant: go on behind what it has done."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "resume_token", b"resume_token", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreRequest: _TypeAlias = RestoreRequest  # noqa: Y015
+
+@_typing.final
+class RestoreResponse(_message.Message):
+    """What happened since the message before; the last message has `done`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESTORATIONS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Opaque: all before it has been seen to."""
+    done: _builtins.bool
+    @_builtins.property
+    def restorations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Restoration]:
+        """Of what was not there already."""
+
+    @_builtins.property
+    def counts(self) -> Global___RestoreCounts:
+        """Totals of this run; objects that were looked at are the sum of them all."""
+
+    def __init__(
+        self,
+        *,
+        restorations: _abc.Iterable[Global___Restoration] | None = ...,
+        counts: Global___RestoreCounts | None = ...,
+        resume_token: _builtins.str = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "done", b"done", "restorations", b"restorations", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreResponse: _TypeAlias = RestoreResponse  # noqa: Y015
+
+@_typing.final
+class RestoreCounts(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESTORED_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    restored: _builtins.int
+    """Contexts that Redis did not have: they are cold again."""
+    joined: _builtins.int
+    """Contexts that Redis had without all that the object says: they have both now."""
+    present: _builtins.int
+    """Objects that say nothing that Redis does not have."""
+    deleted: _builtins.int
+    """Objects of contexts that have been deleted since; they stay deleted."""
+    failed: _builtins.int
+    """Objects that are not to be read: see `Restoration.reason`."""
+    bytes: _builtins.int
+    """Of the objects that were restored or joined."""
+    def __init__(
+        self,
+        *,
+        restored: _builtins.int = ...,
+        joined: _builtins.int = ...,
+        present: _builtins.int = ...,
+        deleted: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "deleted", b"deleted", "failed", b"failed", "joined", b"joined", "present", b"present", "restored", b"restored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreCounts: _TypeAlias = RestoreCounts  # noqa: Y015
+
+@_typing.final
+class Restoration(_message.Message):
+    """What became of one object."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_NAME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    object_name: _builtins.str
+    outcome: Global___RestoreOutcome.ValueType
+    tenant: _builtins.str
+    """Empty where the object is not to be read."""
+    context_id: _builtins.str
+    version: _builtins.int
+    """Of the context as the object has it."""
+    event_count: _builtins.int
+    reason: _builtins.str
+    """Why it failed: NOT_A_PACK, DAMAGED, FORMAT_UNKNOWN, NAME_DIFFERS, KEY_MISSING, TENANT_KEYS_DESTROYED,
+    DICTIONARY_MISSING, OBJECT_MISSING; or why the context in Redis is not to be joined: CONTEXT_UNREADABLE...
+    """
+    def __init__(
+        self,
+        *,
+        object_name: _builtins.str = ...,
+        outcome: Global___RestoreOutcome.ValueType = ...,
+        tenant: _builtins.str = ...,
+        context_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        event_count: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "event_count", b"event_count", "object_name", b"object_name", "outcome", b"outcome", "reason", b"reason", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Restoration: _TypeAlias = Restoration  # noqa: Y015

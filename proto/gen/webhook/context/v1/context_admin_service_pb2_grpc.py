@@ -45,6 +45,21 @@ class ContextAdminServiceStub:
                 request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionRequest.SerializeToString,
                 response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionResponse.FromString,
                 _registered_method=True)
+        self.ListDictionaries = channel.unary_unary(
+                '/webhook.context.v1.ContextAdminService/ListDictionaries',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListDictionariesRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListDictionariesResponse.FromString,
+                _registered_method=True)
+        self.TrainDictionary = channel.unary_unary(
+                '/webhook.context.v1.ContextAdminService/TrainDictionary',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.TrainDictionaryRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.TrainDictionaryResponse.FromString,
+                _registered_method=True)
+        self.Restore = channel.unary_stream(
+                '/webhook.context.v1.ContextAdminService/Restore',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreResponse.FromString,
+                _registered_method=True)
 
 
 class ContextAdminServiceServicer:
@@ -68,6 +83,33 @@ class ContextAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDictionaries(self, request, context):
+        """The dictionaries that compress contexts, in order of tenant, name and generation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TrainDictionary(self, request, context):
+        """Trains a dictionary of a source now, on what this replica has seen of it, and lets the better one win.
+        Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
+        ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request, context):
+        """Brings back what the cold store has and Redis has lost, and tells of it as it goes. Nothing that Redis
+        has is replaced, and nothing in the cold store is changed; running it again changes nothing. What is damaged
+        is told by name and does not end it. Errors: INVALID_ARGUMENT/FIELD_INVALID (the token),
+        UNAVAILABLE/COLD_STORE_UNREACHABLE; both leave what has been restored, and the latest `resume_token`
+        goes on from there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContextAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -80,6 +122,21 @@ def add_ContextAdminServiceServicer_to_server(servicer, server):
                     servicer.ForceTransition,
                     request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionRequest.FromString,
                     response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionResponse.SerializeToString,
+            ),
+            'ListDictionaries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDictionaries,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListDictionariesRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListDictionariesResponse.SerializeToString,
+            ),
+            'TrainDictionary': grpc.unary_unary_rpc_method_handler(
+                    servicer.TrainDictionary,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.TrainDictionaryRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.TrainDictionaryResponse.SerializeToString,
+            ),
+            'Restore': grpc.unary_stream_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +194,87 @@ class ContextAdminService:
             '/webhook.context.v1.ContextAdminService/ForceTransition',
             webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionRequest.SerializeToString,
             webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ForceTransitionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDictionaries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.context.v1.ContextAdminService/ListDictionaries',
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListDictionariesRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListDictionariesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrainDictionary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.context.v1.ContextAdminService/TrainDictionary',
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.TrainDictionaryRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.TrainDictionaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.context.v1.ContextAdminService/Restore',
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,20 @@ class ContextAdminServiceStub:
     FAILED_PRECONDITION/CONTEXT_PINNED, FAILED_PRECONDITION/CONTEXT_TOO_LARGE,
     ABORTED/TRANSITION_UNDER_WAY, UNAVAILABLE/COLD_STORE_UNREACHABLE.
     """
+    ListDictionaries: _grpc.UnaryUnaryMultiCallable[_context_admin_service_pb2.ListDictionariesRequest, _context_admin_service_pb2.ListDictionariesResponse]
+    """The dictionaries that compress contexts, in order of tenant, name and generation."""
+    TrainDictionary: _grpc.UnaryUnaryMultiCallable[_context_admin_service_pb2.TrainDictionaryRequest, _context_admin_service_pb2.TrainDictionaryResponse]
+    """Trains a dictionary of a source now, on what this replica has seen of it, and lets the better one win.
+    Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
+    ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
+    """
+    Restore: _grpc.UnaryStreamMultiCallable[_context_admin_service_pb2.RestoreRequest, _context_admin_service_pb2.RestoreResponse]
+    """Brings back what the cold store has and Redis has lost, and tells of it as it goes. Nothing that Redis
+    has is replaced, and nothing in the cold store is changed; running it again changes nothing. What is damaged
+    is told by name and does not end it. Errors: INVALID_ARGUMENT/FIELD_INVALID (the token),
+    UNAVAILABLE/COLD_STORE_UNREACHABLE; both leave what has been restored, and the latest `resume_token`
+    goes on from there.
+    """
 
 @_typing.type_check_only
 class ContextAdminServiceAsyncStub(ContextAdminServiceStub):
@@ -54,6 +68,20 @@ class ContextAdminServiceAsyncStub(ContextAdminServiceStub):
     INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/CONTEXT_NOT_FOUND; of an item:
     FAILED_PRECONDITION/CONTEXT_PINNED, FAILED_PRECONDITION/CONTEXT_TOO_LARGE,
     ABORTED/TRANSITION_UNDER_WAY, UNAVAILABLE/COLD_STORE_UNREACHABLE.
+    """
+    ListDictionaries: _aio.UnaryUnaryMultiCallable[_context_admin_service_pb2.ListDictionariesRequest, _context_admin_service_pb2.ListDictionariesResponse]  # type: ignore[assignment]
+    """The dictionaries that compress contexts, in order of tenant, name and generation."""
+    TrainDictionary: _aio.UnaryUnaryMultiCallable[_context_admin_service_pb2.TrainDictionaryRequest, _context_admin_service_pb2.TrainDictionaryResponse]  # type: ignore[assignment]
+    """Trains a dictionary of a source now, on what this replica has seen of it, and lets the better one win.
+    Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
+    ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
+    """
+    Restore: _aio.UnaryStreamMultiCallable[_context_admin_service_pb2.RestoreRequest, _context_admin_service_pb2.RestoreResponse]  # type: ignore[assignment]
+    """Brings back what the cold store has and Redis has lost, and tells of it as it goes. Nothing that Redis
+    has is replaced, and nothing in the cold store is changed; running it again changes nothing. What is damaged
+    is told by name and does not end it. Errors: INVALID_ARGUMENT/FIELD_INVALID (the token),
+    UNAVAILABLE/COLD_STORE_UNREACHABLE; both leave what has been restored, and the latest `resume_token`
+    goes on from there.
     """
 
 class ContextAdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -77,6 +105,38 @@ class ContextAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/CONTEXT_NOT_FOUND; of an item:
         FAILED_PRECONDITION/CONTEXT_PINNED, FAILED_PRECONDITION/CONTEXT_TOO_LARGE,
         ABORTED/TRANSITION_UNDER_WAY, UNAVAILABLE/COLD_STORE_UNREACHABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDictionaries(
+        self,
+        request: _context_admin_service_pb2.ListDictionariesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_admin_service_pb2.ListDictionariesResponse, _abc.Awaitable[_context_admin_service_pb2.ListDictionariesResponse]]:
+        """The dictionaries that compress contexts, in order of tenant, name and generation."""
+
+    @_abc_1.abstractmethod
+    def TrainDictionary(
+        self,
+        request: _context_admin_service_pb2.TrainDictionaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_admin_service_pb2.TrainDictionaryResponse, _abc.Awaitable[_context_admin_service_pb2.TrainDictionaryResponse]]:
+        """Trains a dictionary of a source now, on what this replica has seen of it, and lets the better one win.
+        Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
+        ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
+        """
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request: _context_admin_service_pb2.RestoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_context_admin_service_pb2.RestoreResponse], _abc.AsyncIterator[_context_admin_service_pb2.RestoreResponse]]:
+        """Brings back what the cold store has and Redis has lost, and tells of it as it goes. Nothing that Redis
+        has is replaced, and nothing in the cold store is changed; running it again changes nothing. What is damaged
+        is told by name and does not end it. Errors: INVALID_ARGUMENT/FIELD_INVALID (the token),
+        UNAVAILABLE/COLD_STORE_UNREACHABLE; both leave what has been restored, and the latest `resume_token`
+        goes on from there.
         """
 
 def add_ContextAdminServiceServicer_to_server(servicer: ContextAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

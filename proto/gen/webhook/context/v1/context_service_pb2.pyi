@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from webhook.context.v1 import context_pb2 as _context_pb2
 from webhook.status.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
@@ -22,11 +23,147 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AppendOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AppendOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AppendOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPEND_OUTCOME_UNSPECIFIED: _AppendOutcome.ValueType  # 0
+    APPEND_OUTCOME_APPENDED: _AppendOutcome.ValueType  # 1
+    """Its context has grown."""
+    APPEND_OUTCOME_CREATED: _AppendOutcome.ValueType  # 2
+    """It is the first of its context."""
+    APPEND_OUTCOME_DUPLICATE: _AppendOutcome.ValueType  # 3
+    """It had been there before, and is left as it was."""
+    APPEND_OUTCOME_REVIVED: _AppendOutcome.ValueType  # 4
+    """It is the first of a context that had been deleted."""
+    APPEND_OUTCOME_DIFFERENT: _AppendOutcome.ValueType  # 5
+    """As DUPLICATE, but what is there says something else. Told only in a dry run."""
+
+class AppendOutcome(_AppendOutcome, metaclass=_AppendOutcomeEnumTypeWrapper):
+    """What became of an event, or in a dry run what would."""
+
+APPEND_OUTCOME_UNSPECIFIED: AppendOutcome.ValueType  # 0
+APPEND_OUTCOME_APPENDED: AppendOutcome.ValueType  # 1
+"""Its context has grown."""
+APPEND_OUTCOME_CREATED: AppendOutcome.ValueType  # 2
+"""It is the first of its context."""
+APPEND_OUTCOME_DUPLICATE: AppendOutcome.ValueType  # 3
+"""It had been there before, and is left as it was."""
+APPEND_OUTCOME_REVIVED: AppendOutcome.ValueType  # 4
+"""It is the first of a context that had been deleted."""
+APPEND_OUTCOME_DIFFERENT: AppendOutcome.ValueType  # 5
+"""As DUPLICATE, but what is there says something else. Told only in a dry run."""
+Global___AppendOutcome: _TypeAlias = AppendOutcome  # noqa: Y015
+
+class _LinkDirection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LinkDirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkDirection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LINK_DIRECTION_UNSPECIFIED: _LinkDirection.ValueType  # 0
+    LINK_DIRECTION_OUT: _LinkDirection.ValueType  # 1
+    """From the context that was asked about to another."""
+    LINK_DIRECTION_IN: _LinkDirection.ValueType  # 2
+    """From another to the context that was asked about."""
+
+class LinkDirection(_LinkDirection, metaclass=_LinkDirectionEnumTypeWrapper): ...
+
+LINK_DIRECTION_UNSPECIFIED: LinkDirection.ValueType  # 0
+LINK_DIRECTION_OUT: LinkDirection.ValueType  # 1
+"""From the context that was asked about to another."""
+LINK_DIRECTION_IN: LinkDirection.ValueType  # 2
+"""From another to the context that was asked about."""
+Global___LinkDirection: _TypeAlias = LinkDirection  # noqa: Y015
+
+class _WindowSection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WindowSectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WindowSection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WINDOW_SECTION_UNSPECIFIED: _WindowSection.ValueType  # 0
+    WINDOW_SECTION_PINNED: _WindowSection.ValueType  # 1
+    """Contexts that people pinned: the most important first, at most 50."""
+    WINDOW_SECTION_SUMMARY: _WindowSection.ValueType  # 2
+    """The context that the window is about: its facts and its summary."""
+    WINDOW_SECTION_RECENT: _WindowSection.ValueType  # 3
+    """Its newest events, told oldest first; at most 200."""
+    WINDOW_SECTION_RETRIEVED: _WindowSection.ValueType  # 4
+    """Others: those that it is tied to, then those that are like it or answer the query; at most 100."""
+
+class WindowSection(_WindowSection, metaclass=_WindowSectionEnumTypeWrapper):
+    """In the order in which they take from the budget, and stand in the window."""
+
+WINDOW_SECTION_UNSPECIFIED: WindowSection.ValueType  # 0
+WINDOW_SECTION_PINNED: WindowSection.ValueType  # 1
+"""Contexts that people pinned: the most important first, at most 50."""
+WINDOW_SECTION_SUMMARY: WindowSection.ValueType  # 2
+"""The context that the window is about: its facts and its summary."""
+WINDOW_SECTION_RECENT: WindowSection.ValueType  # 3
+"""Its newest events, told oldest first; at most 200."""
+WINDOW_SECTION_RETRIEVED: WindowSection.ValueType  # 4
+"""Others: those that it is tied to, then those that are like it or answer the query; at most 100."""
+Global___WindowSection: _TypeAlias = WindowSection  # noqa: Y015
+
+class _LeftOutReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LeftOutReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeftOutReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEFT_OUT_REASON_UNSPECIFIED: _LeftOutReason.ValueType  # 0
+    LEFT_OUT_REASON_BUDGET: _LeftOutReason.ValueType  # 1
+    """The budget was used up by what goes before it, or is kept free for what comes after."""
+    LEFT_OUT_REASON_CEILING: _LeftOutReason.ValueType  # 2
+    """Its section had reached its ceiling."""
+    LEFT_OUT_REASON_UNREADABLE: _LeftOutReason.ValueType  # 3
+    """It could not be read."""
+
+class LeftOutReason(_LeftOutReason, metaclass=_LeftOutReasonEnumTypeWrapper): ...
+
+LEFT_OUT_REASON_UNSPECIFIED: LeftOutReason.ValueType  # 0
+LEFT_OUT_REASON_BUDGET: LeftOutReason.ValueType  # 1
+"""The budget was used up by what goes before it, or is kept free for what comes after."""
+LEFT_OUT_REASON_CEILING: LeftOutReason.ValueType  # 2
+"""Its section had reached its ceiling."""
+LEFT_OUT_REASON_UNREADABLE: LeftOutReason.ValueType  # 3
+"""It could not be read."""
+Global___LeftOutReason: _TypeAlias = LeftOutReason  # noqa: Y015
+
+class _ChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_KIND_UNSPECIFIED: _ChangeKind.ValueType  # 0
+    CHANGE_KIND_CHANGED: _ChangeKind.ValueType  # 1
+    """Events came, or it was updated."""
+    CHANGE_KIND_DELETED: _ChangeKind.ValueType  # 2
+    CHANGE_KIND_MOVED: _ChangeKind.ValueType  # 3
+    """To another tier; its content is the same."""
+
+class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper): ...
+
+CHANGE_KIND_UNSPECIFIED: ChangeKind.ValueType  # 0
+CHANGE_KIND_CHANGED: ChangeKind.ValueType  # 1
+"""Events came, or it was updated."""
+CHANGE_KIND_DELETED: ChangeKind.ValueType  # 2
+CHANGE_KIND_MOVED: ChangeKind.ValueType  # 3
+"""To another tier; its content is the same."""
+Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
+
 @_typing.final
 class AppendEventsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     APPENDS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only tell what would become of each: nothing is written, and nothing counts as read."""
     @_builtins.property
     def appends(self) -> _containers.RepeatedCompositeFieldContainer[Global___Append]:
         """1 to 1,000."""
@@ -35,10 +172,11 @@ class AppendEventsRequest(_message.Message):
         self,
         *,
         appends: _abc.Iterable[Global___Append] | None = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["appends", b"appends"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["appends", b"appends", "dry_run", b"dry_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -61,6 +199,7 @@ class Append(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     LINKS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    REPLAY_ID_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     context_id: _builtins.str
     tool: _builtins.str
@@ -71,6 +210,10 @@ class Append(_message.Message):
     state: _builtins.str
     traceparent: _builtins.str
     """W3C trace context of the webhook that brought it."""
+    replay_id: _builtins.str
+    """Names the replay that brings the event again; empty for one that comes by itself. A replay brings a
+    deleted context back, but only once: whoever deletes it again has the last word.
+    """
     @_builtins.property
     def event(self) -> _context_pb2.ContextEvent: ...
     @_builtins.property
@@ -91,10 +234,11 @@ class Append(_message.Message):
         labels: _abc.Iterable[_builtins.str] | None = ...,
         links: _abc.Iterable[_context_pb2.Link] | None = ...,
         traceparent: _builtins.str = ...,
+        replay_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "event", b"event", "kind", b"kind", "labels", b"labels", "links", b"links", "state", b"state", "tenant", b"tenant", "title", b"title", "tool", b"tool", "traceparent", b"traceparent", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "event", b"event", "kind", b"kind", "labels", b"labels", "links", b"links", "replay_id", b"replay_id", "state", b"state", "tenant", b"tenant", "title", b"title", "tool", b"tool", "traceparent", b"traceparent", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,9 +273,12 @@ class AppendResult(_message.Message):
     DUPLICATE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
     """True where the event had been in the context before."""
     version: _builtins.int
+    outcome: Global___AppendOutcome.ValueType
+    """Unspecified where the status is not OK."""
     @_builtins.property
     def status(self) -> _status_pb2.ItemStatus: ...
     def __init__(
@@ -140,10 +287,11 @@ class AppendResult(_message.Message):
         duplicate: _builtins.bool = ...,
         version: _builtins.int = ...,
         status: _status_pb2.ItemStatus | None = ...,
+        outcome: Global___AppendOutcome.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "outcome", b"outcome", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -332,6 +480,7 @@ class ContextFilter(_message.Message):
     UPDATED_AFTER_FIELD_NUMBER: _builtins.int
     UPDATED_BEFORE_FIELD_NUMBER: _builtins.int
     MIN_IMPORTANCE_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
     min_importance: _builtins.float
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -343,6 +492,8 @@ class ContextFilter(_message.Message):
     def updated_after(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def updated_before(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedScalarFieldContainer[_context_pb2.Tier.ValueType]: ...
     def __init__(
         self,
         *,
@@ -352,10 +503,11 @@ class ContextFilter(_message.Message):
         updated_after: _timestamp_pb2.Timestamp | None = ...,
         updated_before: _timestamp_pb2.Timestamp | None = ...,
         min_importance: _builtins.float = ...,
+        tiers: _abc.Iterable[_context_pb2.Tier.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["updated_after", b"updated_after", "updated_before", b"updated_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "labels", b"labels", "min_importance", b"min_importance", "tools", b"tools", "updated_after", b"updated_after", "updated_before", b"updated_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "labels", b"labels", "min_importance", b"min_importance", "tiers", b"tiers", "tools", b"tools", "updated_after", b"updated_after", "updated_before", b"updated_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -403,6 +555,9 @@ class SearchContextsRequest(_message.Message):
     page_size: _builtins.int
     """0 means 10; more than 100 is taken as 100."""
     page_token: _builtins.str
+    """Of a response to the same search. No context comes twice in one walk, whatever changes meanwhile;
+    a walk ends after 1,000.
+    """
     @_builtins.property
     def query_vector(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The query as a vector of the index's model. Without it the search is by words alone: this
@@ -438,7 +593,15 @@ class SearchContextsResponse(_message.Message):
 
     MATCHES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INDEX_INCOMPLETE_FIELD_NUMBER: _builtins.int
+    INDEXED_COUNT_FIELD_NUMBER: _builtins.int
+    CONTEXT_COUNT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    index_incomplete: _builtins.bool
+    """Whether the index is still being built: what it does not hold yet is not found."""
+    indexed_count: _builtins.int
+    """How many contexts the index holds, and how many there are."""
+    context_count: _builtins.int
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Match]: ...
     def __init__(
@@ -446,10 +609,13 @@ class SearchContextsResponse(_message.Message):
         *,
         matches: _abc.Iterable[Global___Match] | None = ...,
         next_page_token: _builtins.str = ...,
+        index_incomplete: _builtins.bool = ...,
+        indexed_count: _builtins.int = ...,
+        context_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_count", b"context_count", "index_incomplete", b"index_incomplete", "indexed_count", b"indexed_count", "matches", b"matches", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -463,15 +629,25 @@ class Match(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
     HIGHLIGHT_FIELD_NUMBER: _builtins.int
+    WORD_STRENGTH_FIELD_NUMBER: _builtins.int
+    HIGHLIGHT_PARTS_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """Higher is better; comparable only within one response."""
+    """`similarity`, where it is above 0, and a quarter of `word_strength`. Higher is better; comparable
+    only within one response.
+    """
     similarity: _builtins.float
     """Cosine similarity, -1 to 1; 0 where no vector was compared."""
     highlight: _builtins.str
-    """The words that matched, in their place."""
+    """The words that matched, in their place, between `**`. Plain text that strangers wrote."""
+    word_strength: _builtins.float
+    """How much of the query's words it has, rare ones counting for more: 0 to 1."""
     @_builtins.property
     def context(self) -> _context_pb2.Context:
         """Without events."""
+
+    @_builtins.property
+    def highlight_parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HighlightPart]:
+        """The highlight in pieces, for those who mark words in another way."""
 
     def __init__(
         self,
@@ -480,14 +656,494 @@ class Match(_message.Message):
         score: _builtins.float = ...,
         similarity: _builtins.float = ...,
         highlight: _builtins.str = ...,
+        word_strength: _builtins.float = ...,
+        highlight_parts: _abc.Iterable[Global___HighlightPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "highlight", b"highlight", "score", b"score", "similarity", b"similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "highlight", b"highlight", "highlight_parts", b"highlight_parts", "score", b"score", "similarity", b"similarity", "word_strength", b"word_strength"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Match: _TypeAlias = Match  # noqa: Y015
+
+@_typing.final
+class HighlightPart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    matched: _builtins.bool
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        matched: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["matched", b"matched", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HighlightPart: _TypeAlias = HighlightPart  # noqa: Y015
+
+@_typing.final
+class ListNeighborsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    RELATIONS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    context_id: _builtins.str
+    tenant: _builtins.str
+    direction: Global___LinkDirection.ValueType
+    """Unspecified: both."""
+    page_size: _builtins.int
+    """0 means 50; more than 500 is taken as 500."""
+    page_token: _builtins.str
+    @_builtins.property
+    def relations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these; empty for all."""
+
+    def __init__(
+        self,
+        *,
+        context_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        direction: Global___LinkDirection.ValueType = ...,
+        relations: _abc.Iterable[_builtins.str] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "direction", b"direction", "page_size", b"page_size", "page_token", b"page_token", "relations", b"relations", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNeighborsRequest: _TypeAlias = ListNeighborsRequest  # noqa: Y015
+
+@_typing.final
+class ListNeighborsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEIGHBORS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INDEX_INCOMPLETE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    index_incomplete: _builtins.bool
+    """Whether the index is still being built: some incoming links may be missing."""
+    @_builtins.property
+    def neighbors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbor]:
+        """Outgoing before incoming; then by relation and id."""
+
+    def __init__(
+        self,
+        *,
+        neighbors: _abc.Iterable[Global___Neighbor] | None = ...,
+        next_page_token: _builtins.str = ...,
+        index_incomplete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index_incomplete", b"index_incomplete", "neighbors", b"neighbors", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNeighborsResponse: _TypeAlias = ListNeighborsResponse  # noqa: Y015
+
+@_typing.final
+class Neighbor(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    RELATION_FIELD_NUMBER: _builtins.int
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    direction: Global___LinkDirection.ValueType
+    relation: _builtins.str
+    context_id: _builtins.str
+    @_builtins.property
+    def context(self) -> _context_pb2.Context:
+        """Without events; absent where no event has told of it yet, or it is deleted."""
+
+    def __init__(
+        self,
+        *,
+        direction: Global___LinkDirection.ValueType = ...,
+        relation: _builtins.str = ...,
+        context_id: _builtins.str = ...,
+        context: _context_pb2.Context | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "context_id", b"context_id", "direction", b"direction", "relation", b"relation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Neighbor: _TypeAlias = Neighbor  # noqa: Y015
+
+@_typing.final
+class AssembleWindowRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    QUERY_VECTOR_FIELD_NUMBER: _builtins.int
+    QUERY_MODEL_FIELD_NUMBER: _builtins.int
+    TOKEN_BUDGET_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    context_id: _builtins.str
+    """What the window is about. With a query as well, the query chooses what else to retrieve."""
+    query: _builtins.str
+    """A question, where no context is named: then it is about the best match. At most 4 KiB."""
+    token_budget: _builtins.int
+    """1 to 1,000,000. Tokens are estimated, rather too many than too few, with no model's vocabulary."""
+    @_builtins.property
+    def query_vector(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """As for SearchContexts. Without it, retrieval is by words; by the context's own vector where one is
+        named and nothing is asked.
+        """
+
+    @_builtins.property
+    def query_model(self) -> _context_pb2.EmbeddingModel: ...
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SectionLimits]:
+        """Of sections that are to differ from: no floor; at most a quarter of the budget for what is pinned,
+        all of it for the others.
+        """
+
+    @_builtins.property
+    def filter(self) -> Global___ContextFilter:
+        """Which other contexts may come in."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        context_id: _builtins.str = ...,
+        query: _builtins.str = ...,
+        query_vector: _abc.Iterable[_builtins.float] | None = ...,
+        query_model: _context_pb2.EmbeddingModel | None = ...,
+        token_budget: _builtins.int = ...,
+        limits: _abc.Iterable[Global___SectionLimits] | None = ...,
+        filter: Global___ContextFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "query_model", b"query_model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "filter", b"filter", "limits", b"limits", "query", b"query", "query_model", b"query_model", "query_vector", b"query_vector", "tenant", b"tenant", "token_budget", b"token_budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssembleWindowRequest: _TypeAlias = AssembleWindowRequest  # noqa: Y015
+
+@_typing.final
+class SectionLimits(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECTION_FIELD_NUMBER: _builtins.int
+    FLOOR_TOKENS_FIELD_NUMBER: _builtins.int
+    CEILING_TOKENS_FIELD_NUMBER: _builtins.int
+    section: Global___WindowSection.ValueType
+    floor_tokens: _builtins.int
+    """Kept free for this section, as far as it has something to say. All floors together must fit."""
+    ceiling_tokens: _builtins.int
+    def __init__(
+        self,
+        *,
+        section: Global___WindowSection.ValueType = ...,
+        floor_tokens: _builtins.int = ...,
+        ceiling_tokens: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ceiling_tokens", b"_ceiling_tokens", "ceiling_tokens", b"ceiling_tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling_tokens", b"_ceiling_tokens", "ceiling_tokens", b"ceiling_tokens", "floor_tokens", b"floor_tokens", "section", b"section"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ceiling_tokens: _TypeAlias = _typing.Literal["ceiling_tokens"]  # noqa: Y015
+    _WhichOneofArgType__ceiling_tokens: _TypeAlias = _typing.Literal["_ceiling_tokens", b"_ceiling_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ceiling_tokens) -> _WhichOneofReturnType__ceiling_tokens | None: ...
+
+Global___SectionLimits: _TypeAlias = SectionLimits  # noqa: Y015
+
+@_typing.final
+class AssembleWindowResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    SECTIONS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_COUNT_FIELD_NUMBER: _builtins.int
+    INDEX_INCOMPLETE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The whole window: one line that says what follows, then one JSON object per line and part. What
+    strangers wrote is in JSON strings only, and can't end them.
+    """
+    token_count: _builtins.int
+    """Of `text`; never above the budget."""
+    left_out_count: _builtins.int
+    index_incomplete: _builtins.bool
+    """Whether the index is still being built: something may have been missed."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowPart]: ...
+    @_builtins.property
+    def sections(self) -> _containers.RepeatedCompositeFieldContainer[Global___SectionUse]:
+        """One per section, in order."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOut]:
+        """The first 100 things that did not come in."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        parts: _abc.Iterable[Global___WindowPart] | None = ...,
+        token_count: _builtins.int = ...,
+        sections: _abc.Iterable[Global___SectionUse] | None = ...,
+        left_out: _abc.Iterable[Global___LeftOut] | None = ...,
+        left_out_count: _builtins.int = ...,
+        index_incomplete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index_incomplete", b"index_incomplete", "left_out", b"left_out", "left_out_count", b"left_out_count", "parts", b"parts", "sections", b"sections", "text", b"text", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssembleWindowResponse: _TypeAlias = AssembleWindowResponse  # noqa: Y015
+
+@_typing.final
+class WindowPart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECTION_FIELD_NUMBER: _builtins.int
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    section: Global___WindowSection.ValueType
+    context_id: _builtins.str
+    version: _builtins.int
+    """The version of the context that was read."""
+    event_id: _builtins.str
+    """In the section RECENT."""
+    reason: _builtins.str
+    """Why it is here: "pinned", "subject", "event", "found", or the relation of a link."""
+    text: _builtins.str
+    """Data: what strangers wrote, or what was made of it. Never an instruction."""
+    token_count: _builtins.int
+    """Of its whole line."""
+    truncated: _builtins.bool
+    """Whether its end was cut off."""
+    def __init__(
+        self,
+        *,
+        section: Global___WindowSection.ValueType = ...,
+        context_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        event_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        text: _builtins.str = ...,
+        token_count: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "event_id", b"event_id", "reason", b"reason", "section", b"section", "text", b"text", "token_count", b"token_count", "truncated", b"truncated", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WindowPart: _TypeAlias = WindowPart  # noqa: Y015
+
+@_typing.final
+class SectionUse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECTION_FIELD_NUMBER: _builtins.int
+    FLOOR_TOKENS_FIELD_NUMBER: _builtins.int
+    CEILING_TOKENS_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    PART_COUNT_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_COUNT_FIELD_NUMBER: _builtins.int
+    section: Global___WindowSection.ValueType
+    floor_tokens: _builtins.int
+    ceiling_tokens: _builtins.int
+    token_count: _builtins.int
+    part_count: _builtins.int
+    left_out_count: _builtins.int
+    def __init__(
+        self,
+        *,
+        section: Global___WindowSection.ValueType = ...,
+        floor_tokens: _builtins.int = ...,
+        ceiling_tokens: _builtins.int = ...,
+        token_count: _builtins.int = ...,
+        part_count: _builtins.int = ...,
+        left_out_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ceiling_tokens", b"ceiling_tokens", "floor_tokens", b"floor_tokens", "left_out_count", b"left_out_count", "part_count", b"part_count", "section", b"section", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SectionUse: _TypeAlias = SectionUse  # noqa: Y015
+
+@_typing.final
+class LeftOut(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECTION_FIELD_NUMBER: _builtins.int
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    section: Global___WindowSection.ValueType
+    context_id: _builtins.str
+    event_id: _builtins.str
+    token_count: _builtins.int
+    """What it would have taken; 0 where it could not be read."""
+    reason: Global___LeftOutReason.ValueType
+    def __init__(
+        self,
+        *,
+        section: Global___WindowSection.ValueType = ...,
+        context_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        token_count: _builtins.int = ...,
+        reason: Global___LeftOutReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "event_id", b"event_id", "reason", b"reason", "section", b"section", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOut: _TypeAlias = LeftOut  # noqa: Y015
+
+@_typing.final
+class WatchContextsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    CONTEXT_IDS_FIELD_NUMBER: _builtins.int
+    INCLUDE_CONTEXTS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    resume_token: _builtins.str
+    """Of an earlier response; empty for what changes from now on."""
+    include_contexts: _builtins.bool
+    """Send the contexts with their changes."""
+    @_builtins.property
+    def filter(self) -> Global___ContextFilter:
+        """Of the context as it is when the change is told. Nothing is left of a deleted context to be
+        filtered: deletions come through.
+        """
+
+    @_builtins.property
+    def context_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these; at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
+        filter: Global___ContextFilter | None = ...,
+        context_ids: _abc.Iterable[_builtins.str] | None = ...,
+        include_contexts: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_ids", b"context_ids", "filter", b"filter", "include_contexts", b"include_contexts", "resume_token", b"resume_token", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchContextsRequest: _TypeAlias = WatchContextsRequest  # noqa: Y015
+
+@_typing.final
+class WatchContextsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Where to go on after these."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextChange]:
+        """None in the first response, which comes at once, and in a heartbeat. Each change comes at least once
+        and the versions of a context only rise; several changes of one context may come as one.
+        """
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___ContextChange] | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchContextsResponse: _TypeAlias = WatchContextsResponse  # noqa: Y015
+
+@_typing.final
+class ContextChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    context_id: _builtins.str
+    version: _builtins.int
+    """The context has come to this version at least."""
+    kind: Global___ChangeKind.ValueType
+    tier: _context_pb2.Tier.ValueType
+    """Of a MOVED context: the tier it has come to."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was announced."""
+
+    @_builtins.property
+    def context(self) -> _context_pb2.Context:
+        """As it is now, without events, where it was asked for and is there."""
+
+    def __init__(
+        self,
+        *,
+        context_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        kind: Global___ChangeKind.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        tier: _context_pb2.Tier.ValueType = ...,
+        context: _context_pb2.Context | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "context", b"context", "context_id", b"context_id", "kind", b"kind", "tier", b"tier", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextChange: _TypeAlias = ContextChange  # noqa: Y015
 
 @_typing.final
 class UpdateContextRequest(_message.Message):

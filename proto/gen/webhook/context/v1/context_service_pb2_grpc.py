@@ -61,6 +61,21 @@ class ContextServiceStub:
                 request_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.SearchContextsRequest.SerializeToString,
                 response_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.SearchContextsResponse.FromString,
                 _registered_method=True)
+        self.ListNeighbors = channel.unary_unary(
+                '/webhook.context.v1.ContextService/ListNeighbors',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.ListNeighborsRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.ListNeighborsResponse.FromString,
+                _registered_method=True)
+        self.AssembleWindow = channel.unary_unary(
+                '/webhook.context.v1.ContextService/AssembleWindow',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.AssembleWindowRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.AssembleWindowResponse.FromString,
+                _registered_method=True)
+        self.WatchContexts = channel.unary_stream(
+                '/webhook.context.v1.ContextService/WatchContexts',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.WatchContextsRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.WatchContextsResponse.FromString,
+                _registered_method=True)
         self.UpdateContext = channel.unary_unary(
                 '/webhook.context.v1.ContextService/UpdateContext',
                 request_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.UpdateContextRequest.SerializeToString,
@@ -122,7 +137,34 @@ class ContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchContexts(self, request, context):
-        """By meaning and by words together, best first.
+        """By meaning and by words together, best first. Errors: FAILED_PRECONDITION/MODEL_MISMATCH (the
+        query's vector is of another model than the contexts').
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNeighbors(self, request, context):
+        """The contexts that one is tied to, in both directions. Errors: NOT_FOUND/CONTEXT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AssembleWindow(self, request, context):
+        """What to put before a model about one context, or about a question, within a budget of tokens. The
+        same contexts and the same request give the same bytes. Errors: as SearchContexts;
+        NOT_FOUND/CONTEXT_NOT_FOUND, UNAVAILABLE/COLD_STORE_UNREACHABLE (of the context that is named).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchContexts(self, request, context):
+        """Changes as they come. A stream ends with OK after an hour and when its server stops; whoever calls
+        again with the last token gets what came in between. Errors: OUT_OF_RANGE/RESUME_TOKEN_TOO_OLD
+        (changes behind the token are no longer kept: watch without a token, then list what changed since),
+        RESOURCE_EXHAUSTED/TOO_MANY_WATCHES.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +229,21 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     servicer.SearchContexts,
                     request_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.SearchContextsRequest.FromString,
                     response_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.SearchContextsResponse.SerializeToString,
+            ),
+            'ListNeighbors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNeighbors,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.ListNeighborsRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.ListNeighborsResponse.SerializeToString,
+            ),
+            'AssembleWindow': grpc.unary_unary_rpc_method_handler(
+                    servicer.AssembleWindow,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.AssembleWindowRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.AssembleWindowResponse.SerializeToString,
+            ),
+            'WatchContexts': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchContexts,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__service__pb2.WatchContextsRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__service__pb2.WatchContextsResponse.SerializeToString,
             ),
             'UpdateContext': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateContext,
@@ -346,6 +403,87 @@ class ContextService:
             '/webhook.context.v1.ContextService/SearchContexts',
             webhook_dot_context_dot_v1_dot_context__service__pb2.SearchContextsRequest.SerializeToString,
             webhook_dot_context_dot_v1_dot_context__service__pb2.SearchContextsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNeighbors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.context.v1.ContextService/ListNeighbors',
+            webhook_dot_context_dot_v1_dot_context__service__pb2.ListNeighborsRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__service__pb2.ListNeighborsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AssembleWindow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.context.v1.ContextService/AssembleWindow',
+            webhook_dot_context_dot_v1_dot_context__service__pb2.AssembleWindowRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__service__pb2.AssembleWindowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchContexts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.context.v1.ContextService/WatchContexts',
+            webhook_dot_context_dot_v1_dot_context__service__pb2.WatchContextsRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__service__pb2.WatchContextsResponse.FromString,
             options,
             channel_credentials,
             insecure,

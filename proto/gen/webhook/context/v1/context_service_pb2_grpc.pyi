@@ -51,7 +51,22 @@ class ContextServiceStub:
     ListContexts: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ListContextsRequest, _context_service_pb2.ListContextsResponse]
     """Newest change first."""
     SearchContexts: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.SearchContextsRequest, _context_service_pb2.SearchContextsResponse]
-    """By meaning and by words together, best first."""
+    """By meaning and by words together, best first. Errors: FAILED_PRECONDITION/MODEL_MISMATCH (the
+    query's vector is of another model than the contexts').
+    """
+    ListNeighbors: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ListNeighborsRequest, _context_service_pb2.ListNeighborsResponse]
+    """The contexts that one is tied to, in both directions. Errors: NOT_FOUND/CONTEXT_NOT_FOUND."""
+    AssembleWindow: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.AssembleWindowRequest, _context_service_pb2.AssembleWindowResponse]
+    """What to put before a model about one context, or about a question, within a budget of tokens. The
+    same contexts and the same request give the same bytes. Errors: as SearchContexts;
+    NOT_FOUND/CONTEXT_NOT_FOUND, UNAVAILABLE/COLD_STORE_UNREACHABLE (of the context that is named).
+    """
+    WatchContexts: _grpc.UnaryStreamMultiCallable[_context_service_pb2.WatchContextsRequest, _context_service_pb2.WatchContextsResponse]
+    """Changes as they come. A stream ends with OK after an hour and when its server stops; whoever calls
+    again with the last token gets what came in between. Errors: OUT_OF_RANGE/RESUME_TOKEN_TOO_OLD
+    (changes behind the token are no longer kept: watch without a token, then list what changed since),
+    RESOURCE_EXHAUSTED/TOO_MANY_WATCHES.
+    """
     UpdateContext: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.UpdateContextRequest, _context_service_pb2.UpdateContextResponse]
     """Changes what the mask names: title, labels, pinned, enrichment. Errors: ABORTED/ETAG_MISMATCH
     (with the current one), NOT_FOUND/CONTEXT_NOT_FOUND, INVALID_ARGUMENT/FIELD_INVALID.
@@ -92,7 +107,22 @@ class ContextServiceAsyncStub(ContextServiceStub):
     ListContexts: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ListContextsRequest, _context_service_pb2.ListContextsResponse]  # type: ignore[assignment]
     """Newest change first."""
     SearchContexts: _aio.UnaryUnaryMultiCallable[_context_service_pb2.SearchContextsRequest, _context_service_pb2.SearchContextsResponse]  # type: ignore[assignment]
-    """By meaning and by words together, best first."""
+    """By meaning and by words together, best first. Errors: FAILED_PRECONDITION/MODEL_MISMATCH (the
+    query's vector is of another model than the contexts').
+    """
+    ListNeighbors: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ListNeighborsRequest, _context_service_pb2.ListNeighborsResponse]  # type: ignore[assignment]
+    """The contexts that one is tied to, in both directions. Errors: NOT_FOUND/CONTEXT_NOT_FOUND."""
+    AssembleWindow: _aio.UnaryUnaryMultiCallable[_context_service_pb2.AssembleWindowRequest, _context_service_pb2.AssembleWindowResponse]  # type: ignore[assignment]
+    """What to put before a model about one context, or about a question, within a budget of tokens. The
+    same contexts and the same request give the same bytes. Errors: as SearchContexts;
+    NOT_FOUND/CONTEXT_NOT_FOUND, UNAVAILABLE/COLD_STORE_UNREACHABLE (of the context that is named).
+    """
+    WatchContexts: _aio.UnaryStreamMultiCallable[_context_service_pb2.WatchContextsRequest, _context_service_pb2.WatchContextsResponse]  # type: ignore[assignment]
+    """Changes as they come. A stream ends with OK after an hour and when its server stops; whoever calls
+    again with the last token gets what came in between. Errors: OUT_OF_RANGE/RESUME_TOKEN_TOO_OLD
+    (changes behind the token are no longer kept: watch without a token, then list what changed since),
+    RESOURCE_EXHAUSTED/TOO_MANY_WATCHES.
+    """
     UpdateContext: _aio.UnaryUnaryMultiCallable[_context_service_pb2.UpdateContextRequest, _context_service_pb2.UpdateContextResponse]  # type: ignore[assignment]
     """Changes what the mask names: title, labels, pinned, enrichment. Errors: ABORTED/ETAG_MISMATCH
     (with the current one), NOT_FOUND/CONTEXT_NOT_FOUND, INVALID_ARGUMENT/FIELD_INVALID.
@@ -160,7 +190,40 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_service_pb2.SearchContextsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_service_pb2.SearchContextsResponse, _abc.Awaitable[_context_service_pb2.SearchContextsResponse]]:
-        """By meaning and by words together, best first."""
+        """By meaning and by words together, best first. Errors: FAILED_PRECONDITION/MODEL_MISMATCH (the
+        query's vector is of another model than the contexts').
+        """
+
+    @_abc_1.abstractmethod
+    def ListNeighbors(
+        self,
+        request: _context_service_pb2.ListNeighborsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_service_pb2.ListNeighborsResponse, _abc.Awaitable[_context_service_pb2.ListNeighborsResponse]]:
+        """The contexts that one is tied to, in both directions. Errors: NOT_FOUND/CONTEXT_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def AssembleWindow(
+        self,
+        request: _context_service_pb2.AssembleWindowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_service_pb2.AssembleWindowResponse, _abc.Awaitable[_context_service_pb2.AssembleWindowResponse]]:
+        """What to put before a model about one context, or about a question, within a budget of tokens. The
+        same contexts and the same request give the same bytes. Errors: as SearchContexts;
+        NOT_FOUND/CONTEXT_NOT_FOUND, UNAVAILABLE/COLD_STORE_UNREACHABLE (of the context that is named).
+        """
+
+    @_abc_1.abstractmethod
+    def WatchContexts(
+        self,
+        request: _context_service_pb2.WatchContextsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_context_service_pb2.WatchContextsResponse], _abc.AsyncIterator[_context_service_pb2.WatchContextsResponse]]:
+        """Changes as they come. A stream ends with OK after an hour and when its server stops; whoever calls
+        again with the last token gets what came in between. Errors: OUT_OF_RANGE/RESUME_TOKEN_TOO_OLD
+        (changes behind the token are no longer kept: watch without a token, then list what changed since),
+        RESOURCE_EXHAUSTED/TOO_MANY_WATCHES.
+        """
 
     @_abc_1.abstractmethod
     def UpdateContext(

@@ -1,0 +1,79 @@
+"""What the search index takes of a context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from webhook.context.v1.context_pb2 import Tier
+
+from webhook_context.contexts import Context, Link
+from webhook_context.excerpts import RECENT_EVENTS, excerpt
+
+LONGEST_BODY_CHARS = 12_000
+
+
+class Model(NamedTuple):
+    """An embedding model; vectors of two can't be compared."""
+
+    provider: str
+    name: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What the index takes of a context."""
+
+    context_id: str
+    version: int
+    tool: str
+    kind: str
+    tier: Tier.ValueType
+    labels: frozenset[str]
+    importance: float
+    update_ms: int
+    pinned: bool = False
+    links: tuple[Link, ...] = ()
+    title: str = ""
+    body: str = ""
+    model: Model | None = None
+    vector: Sequence[float] = ()
+
+
+def document_of(context: Context) -> Document:
+    """What the index takes of a context that was read with its vector and its newest texts."""
+    facts, enrichment = context.facts, context.enrichment
+    body = [enrichment.summary] if enrichment else []
+    body += [facts.word("state"), " ".join(facts.labels.value), " ".join(facts.recent_actors())]
+    texts = context.excerpt + excerpt(context.events)
+    body += reversed(texts[-RECENT_EVENTS:])
+    # Last, so that an id is rarely what a highlight shows.
+    body = [*body, context.context_id]
+    model, vector = vector_of(context)
+    return Document(
+        context_id=context.context_id,
+        version=context.version,
+        tool=facts.word("tool"),
+        kind=facts.word("kind"),
+        tier=context.tier,
+        labels=frozenset(facts.labels.value),
+        importance=context.importance,
+        update_ms=context.update_ms,
+        pinned=context.pinned,
+        links=tuple(facts.links),
+        title=facts.word("title"),
+        body="\n".join(part for part in body if part)[:LONGEST_BODY_CHARS],
+        model=model,
+        vector=vector,
+    )
+
+
+def vector_of(context: Context) -> tuple[Model | None, list[float]]:
+    """The vector of a context that was read with it, and its model; None and nothing where it has none."""
+    enrichment = context.enrichment
+    if enrichment is None or not enrichment.vector:
+        return None, []
+    by = enrichment.embedding_model
+    return Model(by.provider, by.name, len(enrichment.vector)), list(enrichment.vector)
