@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from itertools import count
 from typing import Any
 
 from webhook_shared.redis import Client
@@ -16,6 +17,7 @@ from webhook_shared.redis import Client
 from tests.bench.ingest.deliveries import Mix
 from tests.bench.ingest.house import Contestant
 
+_round_numbers = count(1)
 MEASURES = ("requests_per_s", "p50_ms", "p99_ms", "p999_ms")
 Round = dict[str, Any]
 
@@ -34,10 +36,10 @@ class Generator:
             raise RuntimeError("the load generator ended; its reason stands above")
         return dict(json.loads(line))
 
-    async def send(self, ports: Sequence[int], connections: int) -> Round:
-        """Have every delivery sent, the connections dealt out to the ports in turn."""
+    async def send(self, ports: Sequence[int], connections: int, round_number: int) -> Round:
+        """Have every delivery of a round sent, the connections dealt out to the ports in turn."""
         assert self._process.stdin is not None
-        order = {"ports": list(ports), "connections": connections}
+        order = {"ports": list(ports), "connections": connections, "round": round_number}
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         return await self.answer()
 
@@ -65,17 +67,19 @@ async def turns(
     """Let every contestant play so many rounds; who goes first changes, so that what else the machine does
     falls on all."""
     return [
-        await _play(generator, contestant, mix, connections)
+        await _play(generator, contestant, mix, connections, next(_round_numbers))
         for number in range(rounds)
         for contestant in (contestants if number % 2 == 0 else contestants[::-1])
     ]
 
 
-async def _play(generator: Generator, contestant: Contestant, mix: Mix, connections: int) -> Round:
+async def _play(
+    generator: Generator, contestant: Contestant, mix: Mix, connections: int, round_number: int
+) -> Round:
     for pattern in contestant.leaves:
         await _empty(contestant.client, pattern)
     before = contestant.cpu_s()
-    figures = await generator.send(contestant.ports, connections)
+    figures = await generator.send(contestant.ports, connections, round_number)
     after = contestant.cpu_s()
     figures |= {
         "name": contestant.name,

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import random
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -48,18 +49,22 @@ class Mix:
         return round(self.count * self.forgeries)
 
 
-def deliveries(mix: Mix) -> list[bytes]:
+def deliveries(mix: Mix, round_number: int, payloads: Sequence[Payload]) -> list[bytes]:
     """HTTP requests; but for the duplicates each has a body, ids and a delivery id of its own.
 
-    Raises:
-        FileNotFoundError: The examples are not installed (`make node`).
+    Args:
+        mix: What is sent.
+        round_number: Stands in every body, so that what a round before has left in memory is of no use.
+        payloads: `bodies` of the mix.
     """
-    chance = random.Random(SEED)
+    chance = random.Random(round_number)
     distinct = mix.count - mix.again
     found = []
-    for number, payload in enumerate(bodies(mix.body_bytes, distinct)):
+    for number, payload in enumerate(payloads[:distinct]):
         secret = SECRET if number >= mix.forged else "somebody else's"
-        found.append(_delivery(payload, uuid.UUID(int=chance.getrandbits(128), version=4), secret))
+        body = b'{"round":%d,%b' % (round_number, payload.body[1:])
+        delivery_id = uuid.UUID(int=chance.getrandbits(128), version=4)
+        found.append(_delivery(payload.type, body, delivery_id, secret))
     # Of the genuine ones; they come some time after the first, as they do when an answer was lost.
     again = chance.sample(found[mix.forged :], mix.again)
     chance.shuffle(found)
@@ -67,7 +72,11 @@ def deliveries(mix: Mix) -> list[bytes]:
 
 
 def bodies(size_bytes: int, count: int) -> list[Payload]:
-    """GitHub's own, or all of one size: an issue whose text makes up for what is missing."""
+    """GitHub's own, or all of one size: an issue whose text makes up for what is missing.
+
+    Raises:
+        FileNotFoundError: The examples are not installed (`make node`).
+    """
     if not size_bytes:
         return payloads(count)
     chance = random.Random(SEED)
@@ -91,8 +100,8 @@ def _mingled(chance: random.Random, first: list[bytes], second: list[bytes]) -> 
     return mingled
 
 
-def _delivery(payload: Payload, delivery_id: uuid.UUID, secret: str) -> bytes:
-    signature = hmac.new(secret.encode(), payload.body, hashlib.sha256).hexdigest()
+def _delivery(event: str, body: bytes, delivery_id: uuid.UUID, secret: str) -> bytes:
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     head = (
         f"POST {PATH} HTTP/1.1\r\n"
         "Host: hooks.example.com\r\n"
@@ -100,11 +109,11 @@ def _delivery(payload: Payload, delivery_id: uuid.UUID, secret: str) -> bytes:
         "Accept: */*\r\n"
         "Content-Type: application/json\r\n"
         f"X-GitHub-Delivery: {delivery_id}\r\n"
-        f"X-GitHub-Event: {payload.type}\r\n"
+        f"X-GitHub-Event: {event}\r\n"
         "X-GitHub-Hook-ID: 292430182\r\n"
         "X-GitHub-Hook-Installation-Target-ID: 79929171\r\n"
         "X-GitHub-Hook-Installation-Target-Type: repository\r\n"
         f"X-Hub-Signature-256: sha256={signature}\r\n"
-        f"Content-Length: {len(payload.body)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
-    return head.encode("ascii") + payload.body
+    return head.encode("ascii") + body

@@ -1,8 +1,8 @@
 """The load, in a process of its own: `python -m tests.bench.ingest.sender MIX`, with a `Mix` as JSON.
 
-Reads `{"ports": [...], "connections": n}`, a line each, and sends every delivery once, over as many kept
-connections that each wait for an answer before the next delivery. Writes one JSON line for each. All is
-signed before the first.
+Reads `{"ports": [...], "connections": n, "round": m}`, a line each, signs the deliveries of that round and
+then sends each once, over as many kept connections that each wait for an answer before the next delivery.
+Writes one JSON line for each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import uvloop
 
-from tests.bench.ingest.deliveries import Mix, deliveries
+from tests.bench.ingest.deliveries import Mix, bodies, deliveries
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
@@ -106,11 +106,13 @@ async def send_all(ports: Sequence[int], source: list[bytes], connections: int) 
 
 
 def main() -> None:
-    """Sign, say so, then send as often as asked."""
-    source = deliveries(Mix(**json.loads(sys.argv[1])))
-    print(json.dumps({"ready": len(source)}), flush=True)
+    """Have the bodies, say so, then send as often as asked."""
+    mix = Mix(**json.loads(sys.argv[1]))
+    made = bodies(mix.body_bytes, mix.count)
+    print(json.dumps({"ready": len(made)}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
+        source = deliveries(mix, order["round"], made)
         sent = send_all(order["ports"], source, order["connections"])
         print(json.dumps(uvloop.run(sent)), flush=True)
 
