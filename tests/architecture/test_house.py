@@ -97,7 +97,7 @@ class TestService:
         assert not servers
 
     def test_names_adapters_only_where_it_is_wired(self, service: str) -> None:
-        adapters = {"provider_openai", "provider_local", "cold_s3", "cold_directory"}
+        adapters = {"provider_openai", "provider_local", "objects_s3", "objects_directory"}
         for file in _package(service).glob("*.py"):
             if file.name == "wiring.py" or file.stem in adapters:
                 continue

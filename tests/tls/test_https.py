@@ -56,10 +56,10 @@ def papers(tmp_path: Path) -> Papers:
 
 
 @asynccontextmanager
-async def https(tls: TlsSection) -> AsyncIterator[int]:
+async def https(tls: TlsSection, crowd: Crowd | None = None) -> AsyncIterator[int]:
     shown = HttpTls(tls.cert_file, tls.key_file, look_again_s=0.01)
     timeouts = Timeouts(header_s=HANDSHAKE_S, body_s=5, keep_alive_s=5)
-    crowd, room = Crowd(100, 100), Room(2**26)
+    crowd, room = crowd or Crowd(100, 100), Room(2**26)
     async with serving(
         "127.0.0.1:0", Counting(), timeouts=timeouts, crowd=crowd, room=room, drain_s=1, tls=shown
     ) as port:
@@ -143,6 +143,43 @@ async def test_old_tls_and_plain_text_and_silence_get_nowhere(papers: Papers) ->
         sender = await Sender.connected(port, papers)
         assert await sender.ask() == b"200 0"
         await sender.close()
+
+
+async def test_who_only_shakes_hands_counts_and_is_let_go(papers: Papers) -> None:
+    crowd = Crowd(100, 3)
+    async with https(papers.server("edge"), crowd) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        async with asyncio.timeout(5):
+            while crowd.size < 3:
+                await asyncio.sleep(0.005)
+        # A fourth of this address is closed before its handshake.
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await Sender.connected(port, papers)
+        async with asyncio.timeout(HANDSHAKE_S * 10):
+            while crowd.size:
+                await asyncio.sleep(0.005)
+        for _, writer in silent:
+            writer.close()
+        senders = [await Sender.connected(port, papers) for _ in range(3)]
+        assert len(senders) == crowd.size
+        assert [await sender.ask() for sender in senders] == [b"200 0"] * 3
+        for sender in senders:
+            await sender.close()
+        async with asyncio.timeout(5):
+            while crowd.size:
+                await asyncio.sleep(0.005)
+
+
+async def test_handshakes_that_are_under_way_end_with_the_server(papers: Papers) -> None:
+    crowd = Crowd(100, 100)
+    async with https(papers.server("edge"), crowd) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(5):
+            while not crowd.size:
+                await asyncio.sleep(0.005)
+    assert not crowd.size
+    assert await reader.read() == b""
+    writer.close()
 
 
 def test_plain_http_stays_on_this_machine_unless_said_so() -> None:
