@@ -29,14 +29,14 @@ def spooled(judge, kit, redis, redis_server, tmp_path):
     """A gateway with a Redis and a spool of its own; may be started again and again."""
 
     @asynccontextmanager
-    async def opened(**spool):
+    async def opened(patience=SHORT, **spool):
         section = SpoolSection(directory=str(tmp_path / "spool"), **spool)
         async with AsyncExitStack() as stack:
             port = await stack.enter_async_context(kit.judging(judge, redis))
             client = store.connect(redis_server.settings)
             stack.push_async_callback(client.aclose)
             settings = kit.settings(
-                redis_server.settings, f"127.0.0.1:{port}", publish_timeout=SHORT, spool=section
+                redis_server.settings, f"127.0.0.1:{port}", publish_timeout=patience, spool=section
             )
             ports = await stack.enter_async_context(running(settings))
             yield kit.House(judge, client, ports)
@@ -224,7 +224,8 @@ async def test_nothing_is_drained_into_a_redis_that_may_throw_it_away(spooled, r
 
 async def test_without_its_replicas_an_event_is_in_the_stream_but_not_promised(spooled, judge, kit):
     judge.durability = admission.DURABILITY_REPLICATED
-    async with spooled() as house:
+    # Redis is there and answers late: it says no after half of that, which must not look like an outage.
+    async with spooled(patience=timedelta(seconds=3)) as house:
         # The repetition is a duplicate, and waits as well.
         for _ in range(2):
             reply = await house.ask(kit.post())

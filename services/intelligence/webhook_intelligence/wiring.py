@@ -90,7 +90,7 @@ async def running(settings: IntelligenceSettings) -> AsyncIterator[Running]:
             name="webhook.intelligence.v1.IntelligenceService",
             add=partial(rpc.add_IntelligenceServiceServicer_to_server, servicer),
             role=Role.READER,
-            roles={"Analyze": Role.WRITER, "Observe": Role.WRITER},
+            roles={"Analyze": Role.WRITER, "StreamAnalyze": Role.WRITER, "Observe": Role.WRITER},
         )
         log.info(
             "models.ready",
