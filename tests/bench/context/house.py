@@ -24,7 +24,7 @@ from tests.bench.ingest.house import Store, free_ports, process, storing
 
 INTERNAL_KEY = "an internal key for measuring only, 0123456789"
 DEADLINE_S = 300.0
-#: Nothing moves by itself while it is measured.
+#: Nothing moves by itself while it is measured, and nothing is too small to be warm.
 CONFIGURATION = """\
 webhook:
   context_lifecycle:
@@ -32,6 +32,7 @@ webhook:
     warm_duration: 600h
     grace_duration: 0s
     promote_after_reads: 1000
+    warm_from_size: 1
 """
 
 

@@ -69,6 +69,7 @@ async def _move(house: House, to: Tier.ValueType, out_of: Tier.ValueType, count:
         tenant=TENANT, tier=to, filter=ContextFilter(tiers=[out_of]), max_contexts=count
     )
     moved = [each async for told in house.admin.ForceTransition(request) for each in told.transitions]
+    assert moved, "nothing was moved"
     assert not any(each.status.code for each in moved), moved[0].status
     return moved
 
