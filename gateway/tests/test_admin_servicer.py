@@ -192,7 +192,7 @@ async def test_an_operator_sees_its_own_tenants(house: Any, door: Any, redis: An
 async def test_what_the_edge_turns_away_by_itself_is_reported(
     house_with: Any, kit: Any, hearing: Hearing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhook_gateway.refusal_reports.EVERY_S", 0.02)
+    monkeypatch.setattr("webhook_gateway.reports.EVERY_S", 0.02)
     async with house_with() as house:
         assert (await house.ask(kit.post(content_type="text/xml"))).status == 415
         assert (await house.ask(kit.post(b"x" * (kit.limit_bytes + 1)))).status == 413

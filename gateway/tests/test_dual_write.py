@@ -15,8 +15,8 @@ from webhook.ingest.v1 import migration_service_pb2_grpc
 from webhook_gateway.dual_write import Copier, DualWriter, copying
 from webhook_gateway.migration import Migration
 from webhook_gateway.migration_servicer import MigrationServicer
-from webhook_gateway.outcome import Accepted, Publication
-from webhook_gateway.publish import MISSING, Published
+from webhook_gateway.outcome import Accepted, Publication, Published
+from webhook_gateway.publish import MISSING
 from webhook_gateway.ramp import Share
 from webhook_gateway.sending import SENT, Sent
 from webhook_shared.channel import connected

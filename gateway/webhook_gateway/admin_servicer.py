@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from webhook.event.v1.event_pb2 import SealedEvent
 from webhook.ingest.v1 import ingest_admin_service_pb2 as messages
@@ -19,6 +19,8 @@ from webhook_gateway.retries import MOST, Retries
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
 NONCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+Row_co = TypeVar("Row_co", covariant=True)
 
 
 class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServicer):
@@ -60,17 +62,7 @@ class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServic
 
         Errors: INVALID_ARGUMENT/FIELD_INVALID; PERMISSION_DENIED/TENANT_NOT_ALLOWED.
         """
-        size, tenants = _asked(request)
-        try:
-            kept, token = await self._quarantine.page(
-                size,
-                request.page_token,
-                tool=request.tool,
-                tenants=tenants,
-                since_ms=request.since_time.ToMilliseconds(),
-            )
-        except ValueError:
-            raise InvalidArgument("not a page token of ours", fields={"page_token": "is not valid"}) from None
+        kept, token = await _page(self._quarantine, request)
         return messages.ListQuarantinedResponse(
             quarantined=[_shown(each) for each in kept], next_page_token=token
         )
@@ -82,17 +74,7 @@ class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServic
 
         Errors: INVALID_ARGUMENT/FIELD_INVALID; PERMISSION_DENIED/TENANT_NOT_ALLOWED.
         """
-        size, tenants = _asked(request)
-        try:
-            rows, token = await self._conflicts.page(
-                size,
-                request.page_token,
-                tool=request.tool,
-                tenants=tenants,
-                since_ms=request.since_time.ToMilliseconds(),
-            )
-        except ValueError:
-            raise InvalidArgument("not a page token of ours", fields={"page_token": "is not valid"}) from None
+        rows, token = await _page(self._conflicts, request)
         return messages.ListConflictsResponse(
             conflicts=[_conflicting(fields) for fields in rows], next_page_token=token
         )
@@ -117,16 +99,33 @@ class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServic
         return messages.GetQuarantinedResponse(quarantined=shown, event=event)
 
 
-def _asked(
-    request: messages.ListQuarantinedRequest | messages.ListConflictsRequest,
-) -> tuple[int, Collection[str]]:
-    """The size of a page, and whose events may be on it: none named means all."""
+class _Pages(Protocol[Row_co]):
+    """Things kept aside, newest first."""
+
+    async def page(
+        self, size: int, token: str, *, tool: str = "", tenants: Collection[str] = (), since_ms: int = 0
+    ) -> tuple[Sequence[Row_co], str]: ...
+
+
+async def _page(
+    kept: _Pages[Row_co], request: messages.ListQuarantinedRequest | messages.ListConflictsRequest
+) -> tuple[Sequence[Row_co], str]:
+    """What was asked for and the caller may see, and the token of the next page."""
     who = caller()
     tenants = {who.tenant(request.tenant)} if request.tenant else who.tenants
     if request.page_size < 0:
         raise InvalidArgument("page_size is negative", fields={"page_size": "0 means 100"})
-    size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
-    return size, () if ALL_TENANTS in tenants else tenants
+    try:
+        return await kept.page(
+            min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE),
+            request.page_token,
+            tool=request.tool,
+            # None named means all.
+            tenants=() if ALL_TENANTS in tenants else tenants,
+            since_ms=request.since_time.ToMilliseconds(),
+        )
+    except ValueError:
+        raise InvalidArgument("not a page token of ours", fields={"page_token": "is not valid"}) from None
 
 
 def _shown(kept: Kept) -> messages.Quarantined:

@@ -5,18 +5,15 @@ The script that publishes them writes the lists, one beside each stream; here th
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import structlog
 from webhook.security.v1.admission_service_pb2 import Conflict
 from webhook_shared.errors import ServiceError
 from webhook_shared.redis import Client
-from webhook_shared.tasks import ended
 
 from webhook_gateway.outcome import Publication
 from webhook_gateway.security_client import SecurityClient
@@ -26,7 +23,6 @@ log = structlog.get_logger()
 NEWEST = "+"
 MOST_LOOKED_AT = 5000
 """Of each list, per call; a page may be short, with more to come."""
-EVERY_S = 1.0
 MOST_WAITING = 10_000
 MOST_REPORTED = 256
 
@@ -113,24 +109,6 @@ class ConflictReports:
                 return
             for _ in told:
                 self._waiting.popleft()
-
-    async def keep(self) -> None:
-        """Report for ever."""
-        while True:
-            await asyncio.sleep(EVERY_S)
-            await self.report()
-
-
-@asynccontextmanager
-async def reporting_conflicts(security: SecurityClient) -> AsyncIterator[ConflictReports]:
-    """Report in the background while inside, and what is left on leaving."""
-    reports = ConflictReports(security)
-    task = asyncio.create_task(reports.keep())
-    try:
-        yield reports
-    finally:
-        await ended([task])
-        await reports.report()
 
 
 def _is_wanted(fields: dict[str, str], tool: str, tenants: Collection[str]) -> bool:

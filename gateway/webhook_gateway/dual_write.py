@@ -21,8 +21,7 @@ from webhook_shared.tasks import ended
 
 from webhook_gateway import metrics
 from webhook_gateway.event_publisher import EventPublisher
-from webhook_gateway.outcome import Accepted, Publication
-from webhook_gateway.publish import Published
+from webhook_gateway.outcome import Accepted, Publication, Published
 from webhook_gateway.sending import AT_ONCE, Sender
 
 log = structlog.get_logger()

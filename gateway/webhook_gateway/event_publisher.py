@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from webhook_gateway.outcome import Publication, Unavailable
-from webhook_gateway.publish import MISSING, RETRY_AFTER_S, Published
+from webhook_gateway.outcome import Publication, Published, Unavailable
+from webhook_gateway.publish import MISSING, RETRY_AFTER_S
 
 MISSING_SQS = Unavailable("sqs", RETRY_AFTER_S)
 """SQS could not be reached, or takes nothing now."""

@@ -25,8 +25,8 @@ from webhook_gateway import metrics
 from webhook_gateway.durability import Durability
 from webhook_gateway.event_publisher import EventPublisher, is_missing
 from webhook_gateway.feed import Feed
-from webhook_gateway.outcome import Duplicate, Publication, Unavailable
-from webhook_gateway.publish import MISSING, RETRY_AFTER_S, Published
+from webhook_gateway.outcome import Duplicate, Publication, Published, Unavailable
+from webhook_gateway.publish import MISSING, RETRY_AFTER_S
 from webhook_gateway.spool import Held, Spool
 
 log = structlog.get_logger()

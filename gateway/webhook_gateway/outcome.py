@@ -75,4 +75,5 @@ class Publication(NamedTuple):
 # Causes of a refusal that the sender can't mend; a cause that we don't know is one of them.
 OUR_FAULT = frozenset(("SECRET_UNAVAILABLE", "INTERNAL", "UNSPECIFIED"))
 
+Published: TypeAlias = Accepted | Duplicate | Unavailable
 Outcome: TypeAlias = Accepted | Duplicate | Answered | Refused | Unavailable

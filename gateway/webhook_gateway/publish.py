@@ -8,7 +8,6 @@ run again, until it is in the stream or the time is up.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +17,8 @@ from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client, RedisError, Scr
 
 from webhook_gateway import metrics
 from webhook_gateway.durability import Assurance, Commands, Durability, marked
-from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
+from webhook_gateway.outcome import Accepted, Duplicate, Publication, Published, Unavailable
+from webhook_gateway.patience import Patience
 
 log = structlog.get_logger()
 
@@ -36,10 +36,10 @@ _TROUBLE: tuple[type[BaseException], ...] = (*REDIS_TROUBLE, RedisError)
 _SHARE_OF_PATIENCE = 0.8
 _LEVELS = {int(level): level.name.lower() for level in Durability}
 _Call = tuple[Sequence[Any], Sequence[Any]]
+Conflicted = Callable[[Publication, str], None]
 # What the script puts before an id.
 _IN_CONFLICT = b"!"
 _RENAMED = b"~"
-Published = Accepted | Duplicate | Unavailable
 
 
 class Publisher:
@@ -61,24 +61,23 @@ class Publisher:
         patience_s: float,
         assurance: Assurance,
         partitions: Partitions | None = None,
-        conflicted: Callable[[Publication, str], None] | None = None,
+        conflicted: Conflicted | None = None,
     ) -> None:
         self._redis = redis
-        self._patience_s = patience_s
+        self._patience = Patience(patience_s)
         self._assurance = assurance
         self._partitions = partitions or Partitions(EVENTS)
         self._conflicted = conflicted
-        self._script = Script.load("webhook_gateway", "publish")
-        self._missed_at_s: float | None = None
+        self._script = Script.load("webhook_gateway", "publish", shared=("same_delivery",))
 
     @property
     def gave_up(self) -> bool:
         """Whether Redis has been missed for longer than our patience, and not been seen since."""
-        return self._missed_at_s is not None and time.monotonic() - self._missed_at_s >= self._patience_s
+        return self._patience.is_over
 
     def assume_missing(self) -> None:
         """Redis has not been there since we began: nobody waits for it until `probe` has seen it."""
-        self._missed_at_s = float("-inf")
+        self._patience.assume_missing()
 
     async def publish(self, publications: Sequence[Publication]) -> list[Published]:
         """Publish each, or say that it could not be kept; in order.
@@ -86,19 +85,8 @@ class Publisher:
         An event that is answered `Unavailable` may still be in the stream: a reply was lost, or it is not
         yet as safe as it should be. The sender's next delivery of it is then recognised as a duplicate.
         """
-        results = await self.attempt(publications)
-        if MISSING not in results:
-            return results
-        started_s = time.monotonic()
         backoff = Backoff(base_s=0.01, cap_s=0.25)
-        while await self._may_try_again(backoff, started_s):
-            open_ = [i for i, result in enumerate(results) if result is MISSING]
-            again = await self.attempt([publications[i] for i in open_])
-            for i, result in zip(open_, again, strict=True):
-                results[i] = result
-            if MISSING not in again:
-                break
-        return results
+        return await self._patience.insist(self.attempt, publications, MISSING, backoff)
 
     async def attempt(self, publications: Sequence[Publication]) -> list[Published]:
         """Publish each, once; `MISSING` where it is not known to have worked."""
@@ -106,13 +94,13 @@ class Publisher:
         asked = {each.durability for each in publications if each.durability > Durability.FAST}
         commands: Commands = {}
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._patience.lasts_s):
                 if asked:
                     commands = await self._assurance.commands(asked)
                 then = marked(commands) if commands else None
                 # One server of several that hangs holds up no other's events.
                 replies, told = await self._script.batch_then(
-                    self._redis, calls, then, timeout_s=self._patience_s * _SHARE_OF_PATIENCE
+                    self._redis, calls, then, timeout_s=self._patience.lasts_s * _SHARE_OF_PATIENCE
                 )
         except _TROUBLE as error:
             self._missed(error)
@@ -121,10 +109,10 @@ class Publisher:
         if MISSING in results:
             self._missed(replies[results.index(MISSING)])
         else:
-            self._missed_at_s = None
+            self._patience.seen()
         for publication, result in zip(publications, results, strict=False):
             if isinstance(result, Accepted) and result.conflict_of:
-                self._tell(publication, result.conflict_of)
+                tell_of_conflict(publication, result.conflict_of, self._conflicted)
         if asked:
             reached = self._assurance.reached(asked, commands, told)
             _hold_back(publications, results, asked - reached)
@@ -135,35 +123,27 @@ class Publisher:
             return QUARANTINE
         return self._partitions.stream_of(publication.tenant, publication.tool)
 
-    def _tell(self, publication: Publication, first_event_id: str) -> None:
-        event_id, tool = publication.event_id, publication.tool
-        metrics.conflicts.labels(tool).inc()
-        log.warning("event.in_conflict", event_id=event_id, first_event_id=first_event_id, tool=tool)
-        if self._conflicted is not None:
-            self._conflicted(publication, first_event_id)
-
     async def probe(self) -> None:
         """See whether Redis is back."""
         try:
             await self._redis.ping()
         except _TROUBLE:
             return
-        self._missed_at_s = None
+        self._patience.seen()
 
     def _missed(self, error: object) -> None:
         self._assurance.forget()
-        if self._missed_at_s is None:
-            self._missed_at_s = time.monotonic()
+        if self._patience.missed():
             log.warning("publish.failed", error=type(error).__name__)
 
-    async def _may_try_again(self, backoff: Backoff, started_s: float) -> bool:
-        delay_s = backoff.next_delay_s()
-        since_s = min(started_s, self._missed_at_s if self._missed_at_s is not None else started_s)
-        if time.monotonic() - since_s + delay_s >= self._patience_s:
-            return False
-        metrics.publish_repeats.inc()
-        await asyncio.sleep(delay_s)
-        return True
+
+def tell_of_conflict(publication: Publication, first_event_id: str, conflicted: Conflicted | None) -> None:
+    """Count and log an event that came under the id of another one, and tell who wants to hear of it."""
+    event_id, tool = publication.event_id, publication.tool
+    metrics.conflicts.labels(tool).inc()
+    log.warning("event.in_conflict", event_id=event_id, first_event_id=first_event_id, tool=tool)
+    if conflicted is not None:
+        conflicted(publication, first_event_id)
 
 
 def dedup_name(dedup_key: str, stream: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 from webhook_shared.claims import Claims, Standing
@@ -19,8 +19,9 @@ from webhook_shared.sqs import Sqs, SqsTrouble
 
 from webhook_gateway import metrics
 from webhook_gateway.event_publisher import MISSING_SQS
-from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
-from webhook_gateway.publish import RETRY_AFTER_S, Published
+from webhook_gateway.outcome import Accepted, Duplicate, Publication, Published, Unavailable
+from webhook_gateway.patience import Patience
+from webhook_gateway.publish import RETRY_AFTER_S, Conflicted, tell_of_conflict
 from webhook_gateway.sending import Sender, claim_of
 
 log = structlog.get_logger()
@@ -54,46 +55,38 @@ class SqsPublisher:
         *,
         partitions: Partitions,
         patience_s: float,
-        conflicted: Callable[[Publication, str], None],
+        conflicted: Conflicted,
     ) -> None:
         self._sender = sender
         self._sqs = sqs
         self._claims = claims
         self._partitions = partitions
         self._conflicted = conflicted
-        self._patience_s = patience_s
-        self._missed_at_s: float | None = None
+        self._patience = Patience(patience_s)
         self._shunned_until_s = float("-inf")
 
     @property
     def gave_up(self) -> bool:
         """Whether SQS has been missed for longer than our patience, and not been seen since."""
-        return self._missed_at_s is not None and time.monotonic() - self._missed_at_s >= self._patience_s
+        return self._patience.is_over
 
     def assume_missing(self) -> None:
         """Nobody waits for SQS until `probe` has seen it."""
-        self._missed_at_s = float("-inf")
+        self._patience.assume_missing()
 
     async def probe(self) -> None:
         """See whether SQS is back."""
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._patience.lasts_s):
                 await self._sqs.counts()
         except (SqsTrouble, TimeoutError):
             return
-        self._missed_at_s = None
+        self._patience.seen()
 
     async def publish(self, publications: Sequence[Publication]) -> list[Published]:
         """Publish each, or say that it could not be kept; in order. As `Publisher.publish`."""
-        results = await self.attempt(publications)
-        started_s = time.monotonic()
         backoff = Backoff(base_s=0.02, cap_s=0.5)
-        while MISSING_SQS in results and await self._may_try_again(backoff, started_s):
-            open_ = [at for at, result in enumerate(results) if result is MISSING_SQS]
-            again = await self.attempt([publications[at] for at in open_])
-            for at, result in zip(open_, again, strict=True):
-                results[at] = result
-        return results
+        return await self._patience.insist(self.attempt, publications, MISSING_SQS, backoff)
 
     async def attempt(self, publications: Sequence[Publication]) -> list[Published]:
         """Publish each, once; `MISSING_SQS` where it is not known to have worked."""
@@ -103,7 +96,7 @@ class SqsPublisher:
         if not new:
             return results
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._patience.lasts_s):
                 sent = await self._sender.send([publications[at] for at in new])
         except TimeoutError:
             self._missed("TimeoutError")
@@ -121,7 +114,7 @@ class SqsPublisher:
                 self._missed(what.fault)
                 results[at] = MISSING_SQS
         if len(kept) == len(new):
-            self._missed_at_s = None
+            self._patience.seen()
         claimed = await self._standings([publications[at] for at in kept], claiming=True)
         for at, standing in zip(kept, claimed, strict=True):
             results[at] = _published(publications[at], standing)
@@ -130,14 +123,7 @@ class SqsPublisher:
 
     def _count(self, publication: Publication, standing: Standing) -> None:
         if standing.conflict_of:
-            metrics.conflicts.labels(publication.tool).inc()
-            log.warning(
-                "event.in_conflict",
-                event_id=publication.event_id,
-                first_event_id=standing.conflict_of,
-                tool=publication.tool,
-            )
-            self._conflicted(publication, standing.conflict_of)
+            tell_of_conflict(publication, standing.conflict_of, self._conflicted)
         elif standing.renamed:
             metrics.replays.labels(publication.tool).inc()
 
@@ -154,18 +140,8 @@ class SqsPublisher:
             return [_NEW] * len(publications)
 
     def _missed(self, why: str) -> None:
-        if self._missed_at_s is None:
-            self._missed_at_s = time.monotonic()
+        if self._patience.missed():
             log.warning("publish.failed", queue="sqs", error=why)
-
-    async def _may_try_again(self, backoff: Backoff, started_s: float) -> bool:
-        delay_s = backoff.next_delay_s()
-        since_s = min(started_s, self._missed_at_s if self._missed_at_s is not None else started_s)
-        if time.monotonic() - since_s + delay_s >= self._patience_s:
-            return False
-        metrics.publish_repeats.inc()
-        await asyncio.sleep(delay_s)
-        return True
 
 
 def _published(publication: Publication, standing: Standing) -> Published:

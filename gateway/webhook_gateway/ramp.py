@@ -12,8 +12,7 @@ from webhook_shared.redis import REDIS_TROUBLE, Client, RedisError
 from webhook_shared.tasks import ended
 
 from webhook_gateway.event_publisher import EventPublisher
-from webhook_gateway.outcome import Publication
-from webhook_gateway.publish import Published
+from webhook_gateway.outcome import Publication, Published
 
 log = structlog.get_logger()
 

@@ -5,10 +5,7 @@ A refusal costs a counter; once a second what was counted goes out, with one exa
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import structlog
 from webhook.security.v1.admission_pb2 import (
@@ -20,7 +17,6 @@ from webhook.security.v1.admission_pb2 import (
 )
 from webhook.security.v1.admission_service_pb2 import EdgeRefusal
 from webhook_shared.errors import ServiceError
-from webhook_shared.tasks import ended
 
 from webhook_gateway.request import Request
 from webhook_gateway.routes import is_webhook_path
@@ -28,7 +24,6 @@ from webhook_gateway.security_client import SecurityClient, described
 
 log = structlog.get_logger()
 
-EVERY_S = 1.0
 MOST_TALLIES = 256
 
 _CAUSES = {
@@ -85,21 +80,3 @@ class RefusalReports:
             for key, tally in tallies.items():
                 tally.count += self._tallies[key].count if key in self._tallies else 0
             self._tallies = {**self._tallies, **tallies}
-
-    async def keep(self) -> None:
-        """Report for ever."""
-        while True:
-            await asyncio.sleep(EVERY_S)
-            await self.report()
-
-
-@asynccontextmanager
-async def reporting(security: SecurityClient) -> AsyncIterator[RefusalReports]:
-    """Report in the background while inside, and what is left on leaving."""
-    reports = RefusalReports(security)
-    task = asyncio.create_task(reports.keep())
-    try:
-        yield reports
-    finally:
-        await ended([task])
-        await reports.report()

@@ -24,8 +24,7 @@ import structlog
 
 from webhook_gateway import metrics
 from webhook_gateway.claims import Claims
-from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
-from webhook_gateway.publish import Published
+from webhook_gateway.outcome import Accepted, Duplicate, Publication, Published, Unavailable
 
 log = structlog.get_logger()
 

@@ -28,7 +28,7 @@ from webhook_shared.tasks import ended
 from webhook_gateway import http_server
 from webhook_gateway.addresses import Proxies
 from webhook_gateway.admin_servicer import IngestAdminServicer
-from webhook_gateway.conflicts import ConflictReports, Conflicts, reporting_conflicts
+from webhook_gateway.conflicts import ConflictReports, Conflicts
 from webhook_gateway.durability import Assurance
 from webhook_gateway.edge import Edge
 from webhook_gateway.feed import feeding
@@ -42,7 +42,8 @@ from webhook_gateway.migration_servicer import MigrationServicer
 from webhook_gateway.publish import QUARANTINE, Publisher
 from webhook_gateway.quarantine import Quarantine
 from webhook_gateway.quarantine_bounds import bounded
-from webhook_gateway.refusal_reports import reporting
+from webhook_gateway.refusal_reports import RefusalReports
+from webhook_gateway.reports import reporting
 from webhook_gateway.retries import Retries
 from webhook_gateway.routes import Routes
 from webhook_gateway.security_client import RouteKeeper, SecurityClient, kept
@@ -120,7 +121,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
             with contextlib.suppress(*redis.REDIS_TROUBLE):
                 await assurance.probe()
         partitions = Partitions(webhook.consumer.stream, webhook.consumer.partitions)
-        conflicts = await stack.enter_async_context(reporting_conflicts(security))
+        conflicts = await stack.enter_async_context(reporting(ConflictReports(security)))
         publisher = Publisher(
             store,
             patience_s=publish_timeout_s,
@@ -185,7 +186,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
                     Health(probes, spool),
                     proxies=proxies,
                     disbelief=_disbelief(gateway),
-                    reports=await stack.enter_async_context(reporting(security)),
+                    reports=await stack.enter_async_context(reporting(RefusalReports(security))),
                 ),
                 timeouts=Timeouts(
                     header_s=gateway.header_timeout.total_seconds(),

@@ -56,7 +56,7 @@ class Claims:
 
     def __init__(self, redis: Client) -> None:
         self._redis = redis
-        self._script = Script.load("webhook_shared", "claim")
+        self._script = Script.load("webhook_shared", "same_delivery", "claim")
 
     async def look(self, claims: Sequence[tuple[str, Claim]]) -> list[Standing]:
         """How events, by id, would stand now; in order."""

@@ -8,8 +8,8 @@
     └────────────────────────────────────────────────── all went well ─────┘
 ```
 
-Only failures count that are the other side's or the handler's (`Failure.TRANSIENT`). An entry that can't be
-read, or is refused for what it says, tells nothing about the next one.
+Only failures count that are the other side's or the handler's (`Failure.TRANSIENT`, `AWAY`). An entry that
+can't be read, or is refused for what it says, tells nothing about the next one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from importlib.resources import files
 from typing import Any
 
 import orjson
@@ -180,7 +179,4 @@ def _text(name: bytes) -> str:
 
 
 def _after_breaker(name: str) -> Script:
-    scripts = files("webhook_consumer") / "scripts"
-    return Script(
-        "\n".join((scripts / f"{part}.lua").read_text(encoding="utf-8") for part in ("breaker", name))
-    )
+    return Script.load("webhook_consumer", "breaker", name)

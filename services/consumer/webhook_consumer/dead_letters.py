@@ -7,7 +7,6 @@ import heapq
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from typing import Any
 
 import orjson
@@ -269,5 +268,4 @@ def _add(kinds: dict[tuple[str, str, str, str], LetterCount], more: LetterCount)
 
 
 def _filtered(name: str) -> Script:
-    scripts, parts = files("webhook_consumer") / "scripts", ("entry", "letter_filter", name)
-    return Script("\n".join((scripts / f"{part}.lua").read_text(encoding="utf-8") for part in parts))
+    return Script.load("webhook_consumer", "entry", "letter_filter", name)

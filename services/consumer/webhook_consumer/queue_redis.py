@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, TypeVar
 
 from webhook_shared.redis import REDIS_TROUBLE, Client, RedisError, ResponseError, Script
@@ -442,7 +441,4 @@ def _plain(name: str) -> Script:
 
 
 def _fenced(name: str) -> Script:
-    scripts = files("webhook_consumer") / "scripts"
-    return Script(
-        "\n".join((scripts / f"{part}.lua").read_text(encoding="utf-8") for part in ("fence", name))
-    )
+    return Script.load("webhook_consumer", "fence", name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import orjson
@@ -88,10 +87,7 @@ class Tools:
         self._lanes = lanes
         self._breakers = breakers
         self._dead_letters = dead_letters
-        scripts = files("webhook_consumer") / "scripts"
-        self._script = Script(
-            "\n".join((scripts / f"{part}.lua").read_text(encoding="utf-8") for part in ("entry", "tools"))
-        )
+        self._script = Script.load("webhook_consumer", "entry", "tools")
 
     async def pause(self, tool: str, note: str) -> Pause:
         """Have its events put aside until `resume`, whoever restarts; an older pause stays as it is."""

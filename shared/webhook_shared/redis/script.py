@@ -23,9 +23,20 @@ class Script:
         self._digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     @classmethod
-    def load(cls, package: str, name: str) -> Script:
-        """The script `scripts/<name>.lua` of a package."""
-        return cls((files(package) / "scripts" / f"{name}.lua").read_text(encoding="utf-8"))
+    def load(cls, package: str, *names: str, shared: Sequence[str] = ()) -> Script:
+        """The script made of `scripts/<name>.lua` of a package, one behind the other.
+
+        Args:
+            package: "webhook_consumer".
+            names: The last one is the script, those before it what it calls.
+            shared: As `names`, of this package, before all others.
+        """
+        parts = [
+            *((__package__.partition(".")[0], name) for name in shared),
+            *((package, name) for name in names),
+        ]
+        sources = (files(of) / "scripts" / f"{name}.lua" for of, name in parts)
+        return cls("\n".join(source.read_text(encoding="utf-8") for source in sources))
 
     async def __call__(self, client: Client, keys: Sequence[Any], args: Sequence[Any] = ()) -> Any:
         """Run it once. May be repeated only if the script is idempotent: NOSCRIPT means it did not run."""

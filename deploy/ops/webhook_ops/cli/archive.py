@@ -8,7 +8,7 @@ import typer
 from webhook.consumer.v1 import archive_service_pb2, archive_service_pb2_grpc
 
 from webhook_ops.cli.door import Door, Json, call
-from webhook_ops.cli.paging import print_way_on
+from webhook_ops.cli.paging import PageToken, print_way_on
 from webhook_ops.cli.render import NONE, console, moment, print_json, table, text, to_plain
 from webhook_ops.cli.since import Since, Until, since
 from webhook_ops.cli.tiers import size
@@ -45,7 +45,7 @@ def list_(
     not_before: Since = "",
     before: Until = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="How many at most.")] = 50,
-    page_token: Annotated[str, typer.Option("--page-token", help="Go on from the page before.")] = "",
+    page_token: PageToken = "",
     as_json: Json = False,
 ) -> None:
     """List processed events by the time they were received, newest first. Needs an operator's key.

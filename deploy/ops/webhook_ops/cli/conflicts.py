@@ -8,8 +8,8 @@ import typer
 from webhook.ingest.v1 import ingest_admin_service_pb2, ingest_admin_service_pb2_grpc
 
 from webhook_ops.cli.door import Door, Json, call
-from webhook_ops.cli.paging import print_way_on
-from webhook_ops.cli.render import console, moment, print_json, table, to_plain
+from webhook_ops.cli.paging import Limit, PageToken, print_page
+from webhook_ops.cli.render import moment
 from webhook_ops.cli.since import Since, since
 
 app = typer.Typer(
@@ -24,8 +24,8 @@ def list_(
     tool: Annotated[str, typer.Option("--tool", help="Only of this tool.")] = "",
     tenant: Annotated[str, typer.Option("--tenant", help="Only of this tenant.")] = "",
     not_before: Since = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 50,
-    page_token: Annotated[str, typer.Option("--page-token", help="Go on from the page before.")] = "",
+    limit: Limit = 50,
+    page_token: PageToken = "",
     as_json: Json = False,
 ) -> None:
     """List events in conflict, newest first. Both of a pair were taken, and nothing needs to be done.
@@ -42,25 +42,21 @@ def list_(
             return await stub.ListConflicts(request)
 
     page = call(ctx, work, as_json=as_json)
-    if as_json:
-        print_json(to_plain(page))
-        return
-    out = console()
-    if not page.conflicts:
-        out.print(
-            "Nothing is in conflict." if not page.next_page_token else "None here; there are more pages."
+    rows = [
+        (
+            each.event_id,
+            each.first_event_id,
+            each.tenant,
+            each.tool,
+            each.type,
+            moment(each.received_time),
         )
-    else:
-        rows = [
-            (
-                each.event_id,
-                each.first_event_id,
-                each.tenant,
-                each.tool,
-                each.type,
-                moment(each.received_time),
-            )
-            for each in page.conflicts
-        ]
-        out.print(table(("event", "came first", "tenant", "tool", "type", "received"), rows))
-    print_way_on(out, page)
+        for each in page.conflicts
+    ]
+    print_page(
+        page,
+        rows,
+        ("event", "came first", "tenant", "tool", "type", "received"),
+        nothing="Nothing is in conflict.",
+        as_json=as_json,
+    )

@@ -9,7 +9,7 @@ from webhook.consumer.v1 import consumer_admin_service_pb2, consumer_admin_servi
 
 from webhook_ops.cli.dlq_redrive import Cause, Fingerprint, OfTenant, Tool, counts, redrive
 from webhook_ops.cli.door import Door, Json, call
-from webhook_ops.cli.paging import print_way_on
+from webhook_ops.cli.paging import PageToken, print_way_on
 from webhook_ops.cli.render import NONE, console, moment, print_json, table, text, to_plain
 
 app = typer.Typer(no_args_is_help=True, help="Events that were given up: look at them, put them back.")
@@ -28,7 +28,7 @@ def list_(
     cause: Cause = "",
     fingerprint: Fingerprint = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="How many at most.")] = 50,
-    page_token: Annotated[str, typer.Option("--page-token", help="Go on from the page before.")] = "",
+    page_token: PageToken = "",
     as_json: Json = False,
 ) -> None:
     """List dead letters, newest first.

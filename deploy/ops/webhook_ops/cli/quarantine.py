@@ -10,7 +10,7 @@ from webhook.ingest.v1 import ingest_admin_service_pb2, ingest_admin_service_pb2
 from webhook.security.v1 import security_admin_service_pb2, security_admin_service_pb2_grpc
 
 from webhook_ops.cli.door import Door, Json, call
-from webhook_ops.cli.paging import print_way_on
+from webhook_ops.cli.paging import Limit, PageToken, print_page
 from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
 from webhook_ops.cli.since import Since, since
 
@@ -26,8 +26,8 @@ def list_(
     tool: Annotated[str, typer.Option("--tool", help="Only of this tool.")] = "",
     tenant: Annotated[str, typer.Option("--tenant", help="Only of this tenant.")] = "",
     not_before: Since = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 50,
-    page_token: Annotated[str, typer.Option("--page-token", help="Go on from the page before.")] = "",
+    limit: Limit = 50,
+    page_token: PageToken = "",
     as_json: Json = False,
 ) -> None:
     """List quarantined events, newest first.
@@ -44,28 +44,24 @@ def list_(
             return await stub.ListQuarantined(request)
 
     page = call(ctx, work, as_json=as_json)
-    if as_json:
-        print_json(to_plain(page))
-        return
-    out = console()
-    if not page.quarantined:
-        out.print(
-            "Nothing is in quarantine." if not page.next_page_token else "None here; there are more pages."
+    rows = [
+        (
+            each.quarantined_id,
+            each.tenant,
+            each.tool,
+            each.type,
+            moment(each.received_time),
+            each.sealed_bytes,
         )
-    else:
-        rows = [
-            (
-                each.quarantined_id,
-                each.tenant,
-                each.tool,
-                each.type,
-                moment(each.received_time),
-                each.sealed_bytes,
-            )
-            for each in page.quarantined
-        ]
-        out.print(table(("id", "tenant", "tool", "type", "received", "sealed bytes"), rows))
-    print_way_on(out, page)
+        for each in page.quarantined
+    ]
+    print_page(
+        page,
+        rows,
+        ("id", "tenant", "tool", "type", "received", "sealed bytes"),
+        nothing="Nothing is in quarantine.",
+        as_json=as_json,
+    )
 
 
 @app.command()

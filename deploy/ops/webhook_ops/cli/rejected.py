@@ -13,7 +13,7 @@ from webhook.security.v1.rejection_pb2 import Rejection
 
 from webhook_ops.cli.door import Door, Json, call
 from webhook_ops.cli.failures import Exit, fail
-from webhook_ops.cli.paging import pages, print_way_on
+from webhook_ops.cli.paging import Limit, PageToken, pages, print_way_on
 from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
 from webhook_ops.cli.since import Since, since
 
@@ -45,8 +45,8 @@ def list_(
     tenant: Tenant = "",
     cause: Cause = "",
     not_before: Since = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 50,
-    page_token: Annotated[str, typer.Option("--page-token", help="Go on from the page before.")] = "",
+    limit: Limit = 50,
+    page_token: PageToken = "",
     as_json: Json = False,
 ) -> None:
     """List refused deliveries, newest first. Of a flood a sample is kept; metrics count all.

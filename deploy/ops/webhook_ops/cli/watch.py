@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Annotated
 
-import grpc
 import orjson
 import typer
 from webhook.context.v1 import context_pb2
 from webhook.context.v1 import context_service_pb2 as pb
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
-from webhook_shared.redis import Backoff
 
-from webhook_ops.cli.door import Door, Json, Refused, Tenant, call
+from webhook_ops.cli.door import Json, Tenant
+from webhook_ops.cli.following import follow
 from webhook_ops.cli.render import console, moment, text, to_plain
 from webhook_ops.delivery import DEFAULT_TENANT
-
-#: A little longer than the store lets a stream last; it then ends the stream, and we go on with the token.
-_LONGEST_S = 3700.0
-#: While the store is away.
-_AGAIN_WITHIN_S = 5.0
 
 
 def watch(
@@ -55,45 +48,20 @@ def watch(
         include_contexts=contexts,
     )
 
-    async def shown(door: Door) -> None:
-        left = count
-        async with aclosing(_responses(door, request)) as responses:
-            async for response in responses:
-                _print(response.changes[: left if count else None], as_json=as_json)
-                left -= len(response.changes)
-                if count and left <= 0:
-                    return
+    def show(response: pb.WatchContextsResponse, most: int | None) -> int:
+        _print(response.changes[:most], as_json=as_json)
+        return len(response.changes)
 
-    try:
-        call(ctx, shown, as_json=as_json)
-    except KeyboardInterrupt:
-        if request.resume_token:
-            sys.stderr.write(f"go on with --from {request.resume_token}\n")
-
-
-async def _responses(
-    door: Door, request: pb.WatchContextsRequest
-) -> AsyncGenerator[pb.WatchContextsResponse]:
-    """For ever; `request` keeps the token to go on with."""
-    backoff = Backoff(base_s=0.2, cap_s=_AGAIN_WITHIN_S)
-    ready = False
-    while True:
-        try:
-            async with door.open("context") as channel:
-                stub = ContextServiceStub(channel)
-                async for response in stub.WatchContexts(request, timeout=_LONGEST_S):
-                    request.resume_token = response.resume_token
-                    if not ready:
-                        sys.stderr.write("what changes from here on is shown; Ctrl-C ends\n")
-                        sys.stderr.flush()
-                    ready = True
-                    backoff.reset()
-                    yield response
-        except Refused as refused:
-            # Before it has ever worked, waiting would only hide what is wrong.
-            if not ready or refused.error.code is not grpc.StatusCode.UNAVAILABLE:
-                raise
-            await backoff.wait()
+    follow(
+        ctx,
+        "context",
+        lambda channel: ContextServiceStub(channel).WatchContexts,
+        request,
+        show,
+        count=count,
+        what="what changes",
+        as_json=as_json,
+    )
 
 
 def _print(changes: Sequence[pb.ContextChange], *, as_json: bool) -> None:
