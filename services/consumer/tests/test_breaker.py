@@ -1,7 +1,5 @@
 """What keeps failing is left alone for a while, and nobody else waits for it."""
 
-import asyncio
-
 import pytest
 from webhook_consumer.breaker import BreakerPolicy, Breakers, Held, State, Tally
 from webhook_consumer.entry import DONE, Cause, Dead, Failure, Retry
@@ -13,9 +11,27 @@ POLICY = BreakerPolicy(failures=4, share=0.5, open_s=0.1, longest_open_s=0.3, pr
 PATIENT = RetryPolicy(max_retries=1000, base_s=0.005, cap_s=0.02)
 
 
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self):
+        self.ms = 1_700_000_000_000
+
+    def __call__(self):
+        return self.ms
+
+    def passes(self, seconds):
+        self.ms += round(seconds * 1000)
+
+
 @pytest.fixture
-def breakers(lab):
-    return Breakers(lab.redis, "events", POLICY)
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def breakers(lab, clock):
+    return Breakers(lab.redis, "events", POLICY, clock_ms=clock)
 
 
 def holds(lab, policy=POLICY):
@@ -57,9 +73,9 @@ async def test_what_says_nothing_of_the_next_event_opens_nothing(lab, breakers):
     assert [one.state for one in await breakers.all()] == [State.OPEN]
 
 
-async def test_half_open_lets_few_through_and_closes_when_they_do_well(lab, breakers):
+async def test_half_open_lets_few_through_and_closes_when_they_do_well(breakers, clock):
     await opened(breakers)
-    await asyncio.sleep(0.11)
+    clock.passes(0.11)
     _, held = await breakers.observe({})
     assert held == {"github": Held(State.OPEN, due=True)}
     assert await breakers.probe({"github": 5, "jira": 7}) == {"github": 2, "jira": 7}
@@ -70,10 +86,10 @@ async def test_half_open_lets_few_through_and_closes_when_they_do_well(lab, brea
     assert held == {}
 
 
-async def test_a_probe_that_fails_opens_it_for_twice_as_long(breakers):
+async def test_a_probe_that_fails_opens_it_for_twice_as_long(breakers, clock):
     await opened(breakers)
     for trips in (2, 3, 4):
-        await asyncio.sleep(0.31)
+        clock.passes(0.31)
         assert await breakers.probe({"github": 1}) == {"github": 1}
         await breakers.observe({"github": Tally(bad=1)})
         [breaker] = await breakers.all()
@@ -81,30 +97,30 @@ async def test_a_probe_that_fails_opens_it_for_twice_as_long(breakers):
         assert breaker.until_ms - breaker.since_ms == min(100 * 2 ** (trips - 1), 300)
 
 
-async def test_a_probe_of_a_process_that_died_is_given_to_another(breakers):
+async def test_a_probe_of_a_process_that_died_is_given_to_another(breakers, clock):
     await opened(breakers)
-    await asyncio.sleep(0.11)
+    clock.passes(0.11)
     assert await breakers.probe({"github": 2}) == {"github": 2}
     assert await breakers.probe({"github": 2}) == {"github": 0}
-    await asyncio.sleep(0.11)
+    clock.passes(0.11)
     assert await breakers.probe({"github": 2}) == {"github": 2}
 
 
-async def test_a_probe_that_tells_nothing_makes_room_for_the_next(breakers):
+async def test_a_probe_that_tells_nothing_makes_room_for_the_next(breakers, clock):
     await opened(breakers)
-    await asyncio.sleep(0.11)
+    clock.passes(0.11)
     assert await breakers.probe({"github": 9}) == {"github": 2}
     await breakers.observe({"github": Tally(neither=2)})
     assert await breakers.probe({"github": 9}) == {"github": 2}
 
 
-async def test_it_forgets_failures_that_are_long_ago(lab):
-    breakers = Breakers(lab.redis, "events", BreakerPolicy(failures=4, window_s=0.05))
+async def test_it_forgets_failures_that_are_long_ago(lab, clock):
+    breakers = Breakers(lab.redis, "events", BreakerPolicy(failures=4, window_s=0.05), clock_ms=clock)
     await breakers.observe({"github": Tally(bad=3)})
     assert [one.bad for one in await breakers.all()] == [3]
-    await asyncio.sleep(0.11)
+    clock.passes(0.11)
     assert (await breakers.observe({"github": Tally(bad=3)}))[1] == {}
-    await asyncio.sleep(0.11)
+    clock.passes(0.11)
     await breakers.observe({})
     assert await breakers.all() == []
 

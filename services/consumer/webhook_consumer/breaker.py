@@ -14,7 +14,7 @@ can't be read, or is refused for what it says, tells nothing about the next one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -108,11 +108,15 @@ class Breakers:
         client: Where they are kept.
         stage: "events" or "enrichment".
         policy: When they open.
+        clock_ms: The time; that of the server, which all processes share, where there is none.
     """
 
-    def __init__(self, client: Client, stage: str, policy: BreakerPolicy) -> None:
+    def __init__(
+        self, client: Client, stage: str, policy: BreakerPolicy, *, clock_ms: Callable[[], int] | None = None
+    ) -> None:
         self.stage = stage
         self.policy = policy
+        self._clock_ms = clock_ms
         self._client = client
         self._key = f"breakers:{{tools}}:{stage}"
         self._observe, self._probe = _after_breaker("observe"), _after_breaker("probe")
@@ -163,7 +167,8 @@ class Breakers:
         seconds = (policy.window_s, policy.open_s, policy.longest_open_s)
         milliseconds = [round(value * 1000) for value in seconds]
         lease_ms = round(policy.probe_lease_s * 1000)
-        return [policy.failures, policy.share, *milliseconds, policy.probes, lease_ms, ""]
+        now_ms = self._clock_ms() if self._clock_ms else ""
+        return [policy.failures, policy.share, *milliseconds, policy.probes, lease_ms, now_ms]
 
 
 def _document(told: bytes) -> dict[str, Any]:
