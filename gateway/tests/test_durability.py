@@ -17,6 +17,7 @@ from webhook_shared.settings import RedisSection
 from gateway.tests.publications import publication
 
 WAIT_S = 0.2
+SURELY_S = 10.0
 HELD_BACK = Unavailable("durability", 2.0)
 
 
@@ -60,7 +61,7 @@ async def replica(redis_server, client, tmp_path):
 
 
 async def test_an_event_is_promised_once_a_replica_has_it(client, replica):
-    publisher = publisher_of(client)
+    publisher = publisher_of(client, wait_s=SURELY_S)
     assert await publisher.publish([asking("a", Durability.REPLICATED)]) == [accepted("a")]
     assert await publisher.publish([asking("b", Durability.REPLICATED)]) == [Duplicate("a")]
     other = store.connect(replica.settings)
@@ -129,7 +130,7 @@ async def test_an_event_is_promised_once_it_is_on_the_disk_of_redis(client):
     if await knows_waitaof(client):
         await client.config_set("appendfsync", "everysec")
     # It is on the disk within a second or two.
-    publisher = publisher_of(client, wait_s=5.0)
+    publisher = publisher_of(client, wait_s=SURELY_S)
     batch = [
         asking("a", Durability.FSYNCED),
         asking("b", Durability.FAST, "other"),
