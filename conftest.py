@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib.resources import files
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,24 @@ from webhook_shared import redis as store
 from webhook_shared.settings import RedisSection
 
 STARTED_WITHIN_S = 10.0
+WHOLE_SYSTEMS = ("tests/", "deploy/ops/tests/")
+"""Suites that start many processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let files that start whole systems take turns with the others.
+
+    Workers take files in this order: systems beside systems would fight for the processors, and the last file
+    of all should be a short one.
+    """
+    files_of: dict[bool, list[list[pytest.Item]]] = {True: [], False: []}
+    for _, tests in groupby(items, key=lambda item: item.path):
+        together = list(tests)
+        files_of[together[0].nodeid.startswith(WHOLE_SYSTEMS)].append(together)
+    systems, others = files_of[True], sorted(files_of[False], key=len, reverse=True)
+    share = len(others) // (len(systems) + 1)
+    turns = [[*system, *chain(*others[at * share : (at + 1) * share])] for at, system in enumerate(systems)]
+    items[:] = [*chain(*turns), *chain(*others[len(systems) * share :])]
 
 
 def server_binary() -> str:
@@ -46,9 +66,12 @@ def on_cluster() -> bool:
 class RedisServer:
     """One server process with its own directory; state survives `stop` and `kill`, as on a real machine."""
 
-    def __init__(self, directory: Path, *, appendfsync: str = "everysec") -> None:
+    def __init__(
+        self, directory: Path, *, appendfsync: str = "everysec", environ: Mapping[str, str] | None = None
+    ) -> None:
         self.directory = directory
         self.appendfsync = appendfsync
+        self._environ = {**os.environ, **environ} if environ else None
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,7 +85,14 @@ class RedisServer:
         command += ["--loglevel", "warning", *options]
         if on_cluster():
             command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._environ,
+            # What may write no more to its disk is told so, as on a full one, and not ended by SIGXFSZ.
+            restore_signals=False,
+        )
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self._process is not None:
@@ -76,6 +106,16 @@ class RedisServer:
     def send(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def limit_files(self, most_bytes: int) -> None:
+        """Let no file of the running server grow beyond that, as a full disk does; -1: without limit."""
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (most_bytes, -1))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process is None or self._process.poll() is not None
 
     async def answering(self) -> None:
         client = store.connect(self.settings)

@@ -46,10 +46,6 @@ class LetterFilter:
         """Whether it matches all."""
         return self == LetterFilter()
 
-    def of_stage(self, stage: str) -> LetterFilter:
-        """The same, of one stage."""
-        return replace(self, stage=stage)
-
     @property
     def arguments(self) -> list[str]:
         """As the scripts take them; the stage chooses the stream."""
