@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from webhook_shared import envelope
-from webhook_shared.envelope import EnvelopeError, Keyring, Undecodable, UnknownKey
+from webhook_shared.envelope import EnvelopeError, Keyring, Undecodable, UnknownKey, UnusableKey
 from webhook_shared.redis import Client
 
 MASTER = SecretStr("0123456789abcdefghijklmnopqrstuvwxyzABCDEF")
@@ -75,8 +75,9 @@ async def test_another_process_opens_it(redis: Client, keyring: Keyring) -> None
 async def test_another_master_key_does_not(redis: Client, keyring: Keyring) -> None:
     sealed = keyring.seal("acme", CONTENT, "event", "1")
     other = Keyring(redis, SecretStr(MASTER.get_secret_value()[::-1]))
-    await other.prepare(["acme"])
-    with pytest.raises(Undecodable):
+    with pytest.raises(UnusableKey, match="is needed"):
+        await other.prepare(["acme"])
+    with pytest.raises(UnusableKey):
         other.open("acme", sealed, "event", "1")
 
 

@@ -40,21 +40,21 @@ async def test_keys_come_back_from_their_copies(redis: Client, copies: KeyCopies
     await redis.flushall()
 
     late = Keyring(redis, MASTER_KEY)
-    late.learn("acme", await copies.salts("acme"))
+    late.learn("acme", await copies.entries("acme"))
     assert late.open("acme", sealed, "event", "1") == b"content"
-    assert await redis.keys("*") == []
+    assert await redis.keys("tenantkey:*") == []
     await late.prepare(["acme"])
     assert await redis.hgetall("tenantkey:{acme}") == table
     (path,) = _files(tmp_path)
-    (salt,) = late.salts("acme").values()
-    assert salt not in path.read_bytes()
+    (entry,) = late.entries("acme").values()
+    assert entry.encode() not in path.read_bytes()
     assert "acme" not in str(path.relative_to(tmp_path))
 
 
 async def test_no_key_is_made_by_looking(redis: Client, copies: KeyCopies) -> None:
     keyring = Keyring(redis, MASTER_KEY)
     await keyring.look("acme")
-    assert keyring.salts("acme") == {}
+    assert keyring.entries("acme") == {}
     assert await redis.keys("*") == []
     with pytest.raises(UnknownKey):
         keyring.seal("acme", b"content", "event", "1")
@@ -67,9 +67,9 @@ async def test_every_key_of_a_tenant_and_the_newest_seals(redis: Client, copies:
     await asyncio.sleep(0.002)
     rotated = Keyring(redis, MASTER_KEY)
     await copies.ensure("acme", rotated)
-    salts = await copies.salts("acme")
-    assert salts == {**rotated.salts("acme"), **keyring.salts("acme")}
-    assert next(iter(salts)) == next(iter(rotated.salts("acme")))
+    entries = await copies.entries("acme")
+    assert entries == {**rotated.entries("acme"), **keyring.entries("acme")}
+    assert next(iter(entries)) == next(iter(rotated.entries("acme")))
 
 
 async def test_a_damaged_copy_is_made_anew(redis: Client, copies: KeyCopies, tmp_path: Path) -> None:
@@ -77,12 +77,12 @@ async def test_a_damaged_copy_is_made_anew(redis: Client, copies: KeyCopies, tmp
     await copies.ensure("acme", keyring)
     (path,) = _files(tmp_path)
     path.write_bytes(path.read_bytes()[:-1])
-    assert await copies.salts("acme") == {}
+    assert await copies.entries("acme") == {}
     await KeyCopies(DirectoryObjectStore(tmp_path), MASTER_KEY).ensure("acme", keyring)
-    assert await copies.salts("acme") == keyring.salts("acme")
+    assert await copies.entries("acme") == keyring.entries("acme")
     # Under another tenant's name, or with another master key, it opens nothing.
     path.replace(path.with_name("0" * 16))
-    assert await copies.salts("acme") == {}
+    assert await copies.entries("acme") == {}
 
 
 async def test_where_no_copy_can_be_made_it_is_said(redis: Client, tmp_path: Path) -> None:
@@ -113,6 +113,6 @@ async def test_copies_are_destroyed_with_the_keys(redis: Client, copies: KeyCopi
     with suppress(asyncio.CancelledError):
         await keeping
     with pytest.raises(KeysDestroyed):
-        await copies.salts("acme")
-    assert len(await copies.salts("umbrella")) == 1
+        await copies.entries("acme")
+    assert len(await copies.entries("umbrella")) == 1
     assert await redis.keys("tenantkey:{nobody}") == []

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 from pydantic import SecretStr
 
 from webhook_shared.dictionary_store import Dictionaries
+from webhook_shared.master_keys import MasterKeys, Purpose
 from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
 from webhook_shared.redis import Backoff
 
@@ -29,13 +29,12 @@ class Copies:
 
     Args:
         objects: Where they lie.
-        master_key: Names them.
+        master_key: Names them; one, or all that there are.
     """
 
-    def __init__(self, objects: ObjectStore, master_key: SecretStr) -> None:
+    def __init__(self, objects: ObjectStore, master_key: MasterKeys | SecretStr) -> None:
         self._objects = objects
-        secret = master_key.get_secret_value().encode()
-        self._key = hmac.digest(secret, b"webhook dictionary names 1", "sha256")
+        self._key = MasterKeys.of(master_key).names(Purpose.DICTIONARY_NAMES)
 
     async def put(self, tenant: str, one: str, sealed: bytes) -> None:
         """Make a copy durable.

@@ -1,8 +1,8 @@
 """Sealed bytes: compressed, encrypted, bound to what they belong to, and self-describing.
 
-Keys: the master key and a random salt per tenant give the tenant key (HKDF-SHA512); the tenant key wraps
-random data keys (AES-256-GCM); a data key encrypts content (AES-256-GCM). Whoever destroys the salt has
-destroyed all that the tenant's key ever sealed.
+Keys: a master key wraps random tenant keys (`tenant_keys`); the tenant key wraps random data keys
+(AES-256-GCM); a data key encrypts content (AES-256-GCM). Whoever destroys the wrapped tenant key has
+destroyed all that it ever sealed; whoever wraps it under another master key need touch nothing else.
 
 A data key carries a commitment, so that no ciphertext opens under two keys. Streams of small messages
 share one data key for a while, which saves the reader an unwrapping per message; stored objects get one
@@ -20,20 +20,25 @@ import math
 import os
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 
-from webhook_shared import compression
+from webhook_shared import compression, tenant_keys
 from webhook_shared.dictionary_store import Dictionaries
+from webhook_shared.master_keys import MasterKeyMissing, MasterKeys
 from webhook_shared.redis import REDIS_TROUBLE, Client, Script
+from webhook_shared.tenant_keys import KeyDamaged, TenantKey
+
+log = structlog.get_logger()
 
 MAGIC = b"WHE1"
 SUITE = 1
@@ -44,6 +49,8 @@ _PREFIX = struct.Struct(">4sBBH8s12s48s32s")
 _CONTENT = struct.Struct(">8sI12s")
 _LENGTH = struct.Struct(">I")
 _CODEC_AT = 5
+# What messages of one data key and dictionary begin with.
+_COMMON = _PREFIX.size + 8
 _AUTHENTICATED = _PREFIX.size + 12
 HEADER_BYTES = _PREFIX.size + _CONTENT.size
 TAG_BYTES = 16
@@ -56,7 +63,8 @@ DATA_KEY_AGE_S = 600.0
 KEY_TABLE_AGE_S = 10.0
 OPENED_KEYS = 8192
 OWNERS = 8192
-SHORTEST_MASTER_KEY = 32
+KEY_TABLES = "tenantkeys"
+"""SET of every tenant that has a key table."""
 
 
 class EnvelopeError(Exception):
@@ -82,15 +90,12 @@ class KeysDestroyed(UnknownKey):
         super().__init__("the tenant's keys have been destroyed")
 
 
+class UnusableKey(UnknownKey):
+    """The key table has the key, and it does not open: it was changed, or its master key is not here."""
+
+
 class UnknownDictionary(UnknownKey):
     """Compressed with a dictionary that is not here (now); as with a key, `prepare` looks again."""
-
-
-@dataclass(frozen=True)
-class _TenantKey:
-    id: bytes
-    salt: bytes
-    cipher: AESGCM
 
 
 @dataclass
@@ -107,25 +112,27 @@ class Keyring:
 
     Args:
         client: Where the key table lives (`tenantkey:{<tenant>}`).
-        master_key: At least 32 random characters.
+        master_key: Wraps the tenants' keys; one, or all that there are.
         dictionaries: What compresses; by default those that are shipped, and every one to read with.
 
     Attributes:
         dictionaries: See above.
+        master_keys: As well.
 
     Raises:
         ValueError: The master key is missing or weak.
     """
 
     def __init__(
-        self, client: Client, master_key: SecretStr, dictionaries: Dictionaries | None = None
+        self, client: Client, master_key: MasterKeys | SecretStr, dictionaries: Dictionaries | None = None
     ) -> None:
         self._client = client
         self.dictionaries = dictionaries or Dictionaries(client)
-        self._master = _checked(master_key)
+        self.master_keys = MasterKeys.of(master_key)
         self._script = Script.load("webhook_shared", "tenant_key")
-        self._current: dict[str, tuple[_TenantKey, float]] = {}
-        self._known: dict[tuple[str, bytes], _TenantKey] = {}
+        self._current: dict[str, tuple[TenantKey, float]] = {}
+        self._known: dict[tuple[str, bytes], TenantKey] = {}
+        self._unusable: dict[tuple[str, bytes], str] = {}
         self._sealing: dict[str, _DataKey] = {}
         self._unwrapped = lru_cache(maxsize=OPENED_KEYS)(self._unwrap)
 
@@ -136,6 +143,7 @@ class Keyring:
 
         Raises:
             KeysDestroyed: The tenant has none any more.
+            UnusableKey: The one that seals does not open.
             REDIS_TROUBLE: The key table can't be read and nothing is known of the tenant.
         """
         now = time.monotonic()
@@ -152,29 +160,61 @@ class Keyring:
                 self._current[tenant] = (known[0], now)
 
     async def _load(self, tenant: str) -> None:
-        held = [key for (owner, _), key in self._known.items() if owner == tenant]
+        await self.master_keys.refresh(self._client)
         current = self._current.get(tenant)
-        candidate = (current[0].id, current[0].salt) if current else (os.urandom(8), os.urandom(32))
-        arguments: list[str] = [candidate[0].hex(), candidate[1].hex()]
-        for key in held:
-            arguments += [key.id.hex(), key.salt.hex()]
-        reply = await self._script(self._client, [f"tenantkey:{{{tenant}}}"], arguments)
+        if current is None:
+            await self._client.sadd(KEY_TABLES, tenant)
+        arguments = self._put_back(tenant, current and current[0])
+        reply = await self._script(self._client, [table(tenant)], arguments)
         fields = {reply[i].decode(): reply[i + 1].decode() for i in range(0, len(reply), 2)}
         if "destroyed" in fields:
             self._forget(tenant)
             raise KeysDestroyed
         identity = bytes.fromhex(fields.pop("current"))
-        for name, salt in fields.items():
-            key_id = bytes.fromhex(name)
-            if (tenant, key_id) not in self._known:
-                self._known[tenant, key_id] = self._derive(tenant, key_id, bytes.fromhex(salt))
+        for name, entry in fields.items():
+            self._know(tenant, bytes.fromhex(name), entry)
         if current is None or current[0].id != identity:
             self._sealing.pop(tenant, None)
+        if (tenant, identity) not in self._known:
+            raise self._unknown(tenant, identity)
         key = self._known[tenant, identity]
         # Not fresh before the dictionaries are here, too.
         self._current[tenant] = (key, -math.inf)
         await self.dictionaries.load(tenant, self)
         self._current[tenant] = (key, time.monotonic())
+
+    def _put_back(self, tenant: str, current: TenantKey | None) -> list[str]:
+        """What the table is told: the key that seals where it names none, then all that it may lack."""
+        try:
+            held = self.entries(tenant)
+            if current is None:
+                made = tenant_keys.made(self.master_keys.sealing, tenant)
+                arguments = [made.id.hex(), made.entry]
+            else:
+                arguments = [current.id.hex(), held[current.id]]
+        except MasterKeyMissing as error:
+            raise UnusableKey(str(error)) from None
+        for key_id, entry in held.items():
+            arguments += [key_id.hex(), entry]
+        return arguments
+
+    def _know(self, tenant: str, key_id: bytes, entry: str) -> None:
+        where = (tenant, key_id)
+        if where in self._known:
+            return
+        try:
+            self._known[where] = tenant_keys.read(self.master_keys, tenant, key_id, entry)
+            self._unusable.pop(where, None)
+        except (KeyDamaged, MasterKeyMissing) as error:
+            if where not in self._unusable:
+                log.error("keys.unusable", tenant=tenant, key=key_id.hex(), reason=str(error))
+            self._unusable[where] = str(error)
+
+    def _unknown(self, tenant: str, key_id: bytes) -> UnknownKey:
+        reason = self._unusable.get((tenant, key_id))
+        if reason is not None:
+            return UnusableKey(reason)
+        return UnknownKey(f"tenant key {key_id.hex()} is not in the key table")
 
     async def look(self, tenant: str) -> None:
         """Know the keys that a tenant's table has; none is made, nothing is written.
@@ -183,38 +223,49 @@ class Keyring:
             KeysDestroyed: There are none any more.
             REDIS_TROUBLE: The table can't be read.
         """
-        held: Any = await self._client.hgetall(f"tenantkey:{{{tenant}}}")
+        held: Any = await self._client.hgetall(table(tenant))
         if b"destroyed" in held:
             self._forget(tenant)
             raise KeysDestroyed
         current = held.pop(b"current", None)
-        salts = {bytes.fromhex(name.decode()): bytes.fromhex(salt.decode()) for name, salt in held.items()}
-        for one in sorted(salts, key=lambda key_id: key_id.hex().encode() != current):
-            self.learn(tenant, {one: salts[one]})
+        entries = {bytes.fromhex(name.decode()): entry.decode() for name, entry in held.items()}
+        for one in sorted(entries, key=lambda key_id: key_id.hex().encode() != current):
+            self.learn(tenant, {one: entries[one]})
 
-    def learn(self, tenant: str, salts: Mapping[bytes, bytes]) -> None:
+    def learn(self, tenant: str, entries: Mapping[bytes, str]) -> None:
         """Know a tenant's keys from elsewhere, by key id; `prepare` puts into the table what it lacks.
 
         The first of them becomes the one that seals, where the table names none.
         """
-        for key_id, salt in salts.items():
-            key = self._known.setdefault((tenant, key_id), self._derive(tenant, key_id, salt))
-            self._current.setdefault(tenant, (key, -math.inf))
+        for key_id, entry in entries.items():
+            self._know(tenant, key_id, entry)
+            key = self._known.get((tenant, key_id))
+            if key is not None:
+                self._current.setdefault(tenant, (key, -math.inf))
 
-    def salts(self, tenant: str) -> dict[bytes, bytes]:
-        """The salts of a tenant's keys, as far as they are known here, by key id."""
-        return {key_id: key.salt for (owner, key_id), key in self._known.items() if owner == tenant}
+    def entries(self, tenant: str) -> dict[bytes, str]:
+        """A tenant's keys by key id, as far as they are known here, as the key table is to have them.
+
+        The one that seals comes last. After a rotation all are wrapped under the new master key.
+
+        Raises:
+            MasterKeyMissing: The master key that seals is not here.
+        """
+        sealing, current = self.master_keys.sealing, self._current.get(tenant)
+        held = [key for (owner, _), key in self._known.items() if owner == tenant]
+        for key in held:
+            if sealing.id != (key.master_key_id or self.master_keys.origin):
+                self._known[tenant, key.id] = tenant_keys.rewrapped(sealing, tenant, key)
+        held.sort(key=lambda key: current is not None and key.id == current[0].id)
+        return {key.id: self._known[tenant, key.id].entry for key in held}
 
     def _forget(self, tenant: str) -> None:
         self._current.pop(tenant, None)
         self._sealing.pop(tenant, None)
         self._known = {owner: key for owner, key in self._known.items() if owner[0] != tenant}
+        self._unusable = {owner: why for owner, why in self._unusable.items() if owner[0] != tenant}
         self._unwrapped.cache_clear()
         self.dictionaries.let_go(tenant)
-
-    def _derive(self, tenant: str, identity: bytes, salt: bytes) -> _TenantKey:
-        info = b"webhook tenant key 1" + _joined(tenant.encode(), identity)
-        return _TenantKey(identity, salt, AESGCM(HKDF(SHA512(), 32, salt, info).derive(self._master)))
 
     def seal(
         self,
@@ -258,20 +309,11 @@ class Keyring:
             UnknownFormat: Of a newer version.
             UnknownKey: The tenant was not prepared, or its table lacks the key, or a dictionary is missing.
         """
-        if len(sealed) < HEADER_BYTES + TAG_BYTES:
-            raise Undecodable("not an envelope")
-        # The same for all that was sealed with one data key.
-        cipher = self._unwrapped(tenant, sealed[: _PREFIX.size])
-        dictionary, size, nonce = _CONTENT.unpack_from(sealed, _PREFIX.size)
-        if size > LARGEST_CONTENT_BYTES:
-            raise Undecodable("the content is too large")
-        try:
-            body = cipher.decrypt(nonce, sealed[HEADER_BYTES:], _associated(sealed, tenant, binding))
-        except InvalidTag:
-            raise Undecodable("tampered with, or bound to something else") from None
-        if sealed[_CODEC_AT] == CODEC_PLAIN:
-            return body
-        return self.inflate(tenant, body, dictionary, size)
+        return self.opening(tenant, *binding[:-1]).open(sealed, binding[-1].encode())
+
+    def opening(self, tenant: str, *kind: str) -> Opening:
+        """Opens many messages of a tenant, all with bindings that begin like this."""
+        return Opening(self, self._unwrapped, tenant, kind)
 
     def inflate(self, tenant: str, frame: bytes, dictionary: bytes, size_bytes: int) -> bytes:
         """The content of a frame that was compressed for this tenant.
@@ -280,8 +322,20 @@ class Keyring:
             Undecodable: Damaged, or of another size.
             UnknownDictionary: The dictionary is not here; `prepare` looks for it.
         """
+        decompressor = self.decompressor(tenant, dictionary)
         try:
-            return compression.decompress(frame, dictionary, size_bytes)
+            return compression.inflate(decompressor, frame, size_bytes)
+        except compression.CompressionError as error:
+            raise Undecodable(str(error)) from None
+
+    def decompressor(self, tenant: str, dictionary: bytes) -> compression.Decompressor:
+        """What `compression.inflate` takes for a dictionary, in this thread.
+
+        Raises:
+            UnknownDictionary: The dictionary is not here; `prepare` looks for it.
+        """
+        try:
+            return compression.decompressor(dictionary)
         except compression.DictionaryMissing as error:
             self.dictionaries.miss(tenant, dictionary)
             known = self._current.get(tenant)
@@ -289,8 +343,6 @@ class Keyring:
                 # The next `prepare` looks again at once; sealing goes on.
                 self._current[tenant] = (known[0], -math.inf)
             raise UnknownDictionary(str(error)) from None
-        except compression.CompressionError as error:
-            raise Undecodable(str(error)) from None
 
     def _data_key(self, tenant: str, *, fresh: bool) -> _DataKey:
         if fresh:
@@ -330,7 +382,7 @@ class Keyring:
         if tenant_key is None:
             # The next `prepare` looks again at once.
             self._current.pop(tenant, None)
-            raise UnknownKey(f"tenant key {key_id.hex()} is not in the key table")
+            raise self._unknown(tenant, key_id)
         try:
             secret = tenant_key.cipher.decrypt(nonce, wrapped, _wrap_binding(tenant, key_id))
         except InvalidTag:
@@ -341,14 +393,65 @@ class Keyring:
         return cipher
 
 
-def _checked(master_key: SecretStr) -> bytes:
-    secret = master_key.get_secret_value()
-    if len(secret) < SHORTEST_MASTER_KEY or len(set(secret)) < SHORTEST_MASTER_KEY // 4:
-        raise ValueError(
-            "ENCRYPTION_MASTER_KEY must be at least 32 random characters; "
-            "make one with `openssl rand -base64 48` and keep it: without it nothing opens"
+class Opening:
+    """Opens messages of one tenant and kind; what they have in common is looked at once.
+
+    For one thread, and for a batch at most: it does not notice that a key is destroyed meanwhile.
+
+    Args:
+        keyring: Has the tenant's dictionaries.
+        unwrapped: The data key of a tenant's messages that begin like this.
+        tenant: Prepared before.
+        kind: The binding but for its last part, which is a message's own.
+    """
+
+    __slots__ = ("_keyring", "_known", "_owner", "_tenant", "_unwrapped")
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        unwrapped: Callable[[str, bytes], AESGCM],
+        tenant: str,
+        kind: tuple[str, ...],
+    ) -> None:
+        self._keyring = keyring
+        self._unwrapped = unwrapped
+        self._tenant = tenant
+        self._owner = _owner(tenant, kind)
+        self._known: dict[bytes, tuple[AESGCM, compression.Decompressor]] = {}
+
+    def open(self, sealed: bytes, name: bytes) -> bytes:
+        """The content of a message, given the last part of its binding. Raises as `Keyring.open`."""
+        if len(sealed) < HEADER_BYTES + TAG_BYTES:
+            raise Undecodable("not an envelope")
+        common = sealed[:_COMMON]
+        cipher, decompressor = self._known.get(common) or (
+            self._unwrapped(self._tenant, common[: _PREFIX.size]),
+            None,
         )
-    return secret.encode()
+        size_bytes = int.from_bytes(sealed[_COMMON:_AUTHENTICATED])
+        if size_bytes > LARGEST_CONTENT_BYTES:
+            raise Undecodable("the content is too large")
+        associated = sealed[:_AUTHENTICATED] + self._owner + _LENGTH.pack(len(name)) + name
+        try:
+            body = cipher.decrypt(sealed[_AUTHENTICATED:HEADER_BYTES], sealed[HEADER_BYTES:], associated)
+        except InvalidTag:
+            raise Undecodable("tampered with, or bound to something else") from None
+        if decompressor is None:
+            if sealed[_CODEC_AT] == CODEC_PLAIN:
+                return body
+            # Not before it is known that the dictionary's id is no invention.
+            decompressor = self._keyring.decompressor(self._tenant, common[_PREFIX.size :])
+            self._known[common] = cipher, decompressor
+        try:
+            return compression.inflate(decompressor, body, size_bytes)
+        except compression.CompressionError as error:
+            raise Undecodable(str(error)) from None
+
+
+def table(tenant: str) -> str:
+    """The key table of a tenant."""
+    return f"tenantkey:{{{tenant}}}"
 
 
 def _expand(secret: bytes) -> tuple[AESGCM, bytes]:

@@ -133,7 +133,7 @@ def _parse_flag(value: object) -> object:
 
 def _split_list(value: object) -> object:
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return [type(value)(part.strip()) for part in value.split(",") if part.strip()]
     return value
 
 
@@ -142,6 +142,7 @@ Duration = Annotated[
 ]
 ByteCount = Annotated[int, BeforeValidator(_parse_byte_count), Field(ge=0)]
 Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret)]
+SecretList = Annotated[tuple[Secret, ...], BeforeValidator(_split_list)]
 AddressList = Annotated[tuple[str, ...], BeforeValidator(_split_list)]
 
 
@@ -241,7 +242,12 @@ class EncryptionSection(Section):
     master_key: Secret = setting(
         SecretStr(""),
         env="ENCRYPTION_MASTER_KEY",
-        description="At least 32 characters, random: `openssl rand -base64 48`. Tenant keys derive from it.",
+        description="At least 32 characters, random: `openssl rand -base64 48`. It wraps the tenants' keys.",
+    )
+    previous_master_keys: SecretList = setting(
+        (),
+        env="ENCRYPTION_PREVIOUS_MASTER_KEYS",
+        description="Those before it, the latest first, with commas between, until `keys status` frees them.",
     )
 
 

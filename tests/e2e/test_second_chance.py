@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from webhook_consumer.dead_letters import ALL_LETTERS, DeadLetters
 from webhook_consumer.entry import Cause
 from webhook_consumer.queue_redis import Burial, Lane, RedisQueue
+from webhook_consumer.redrive import Canaries, Manner, Redrive
 from webhook_gateway.durability import Assurance
 from webhook_gateway.outcome import Accepted, Duplicate, Publication
 from webhook_gateway.publish import Publisher
@@ -75,6 +77,15 @@ async def pair(valkey: RedisSection, redis: store.Client) -> AsyncIterator[Pair]
     await blocking.aclose()
 
 
+async def redriven(pair: Pair) -> int:
+    """How many dead letters went back."""
+    lanes = [pair.queue.lane]
+    letters = DeadLetters(pair.client, lanes)
+    redrive = Redrive(pair.client, letters, Canaries(pair.client))
+    told = [each async for each in redrive.run(letters.matching(ALL_LETTERS), Manner(canary=False))]
+    return told[-1].redriven
+
+
 def accepted(event_id: str) -> Accepted:
     return Accepted(event_id, quarantined=False)
 
@@ -117,3 +128,42 @@ async def test_a_claim_that_somebody_else_has_by_now_is_left_alone(pair: Pair) -
     assert await pair.publish(sent("b")) == [accepted("b")]
     await pair.bury("a")
     assert await pair.publish(sent("c")) == [Duplicate("b")]
+
+
+async def test_a_redriven_letter_keeps_its_repetitions_out_again(pair: Pair) -> None:
+    """By the id, by what is signed, and for as long as was left; a second death frees it once more."""
+    await pair.publish(sent("a"))
+    records = await pair.records()
+    await pair.bury("a")
+    assert await redriven(pair) == 1
+    assert await pair.records() == records
+    left_ms = [await pair.client.pttl(record) for record in records]
+    assert all(0 < ms <= DAY_MS for ms in left_ms)
+    assert await pair.publish(sent("b")) == [Duplicate("a")]
+    assert await pair.publish(sent("c", name="n" * 24)) == [Duplicate("a", renamed=True)]
+    await pair.bury("a")
+    assert await pair.publish(sent("d")) == [accepted("d")]
+
+
+async def test_a_delivery_that_came_before_the_redrive_keeps_its_claim(pair: Pair) -> None:
+    await pair.publish(sent("a"))
+    await pair.bury("a")
+    assert await pair.publish(sent("b")) == [accepted("b")]
+    assert await redriven(pair) == 1
+    assert await pair.publish(sent("c")) == [Duplicate("b")]
+    assert await pair.publish(sent("e", name="n" * 24)) == [Duplicate("b", renamed=True)]
+    await pair.bury("b")
+    # The redriven one is still there, and still known.
+    assert await pair.publish(sent("d")) == [Duplicate("a")]
+
+
+async def test_a_letter_of_an_earlier_version_is_redriven_as_it_is(pair: Pair) -> None:
+    await pair.publish(sent("a"))
+    await pair.bury("a")
+    letters: Any = await pair.client.xrange("webhook-events-dlq")
+    [(letter_id, letter)] = letters
+    del letter[b"freed"]
+    await pair.client.xdel("webhook-events-dlq", letter_id)
+    await pair.client.xadd("webhook-events-dlq", letter)
+    assert await redriven(pair) == 1
+    assert await pair.publish(sent("b")) == [accepted("b")]

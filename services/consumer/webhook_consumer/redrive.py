@@ -120,7 +120,7 @@ class Redrive:
         self._client = client
         self._dead_letters = dead_letters
         self._canaries = canaries
-        self._script = Script.load("webhook_consumer", "redrive")
+        self._script = Script.load("webhook_consumer", "redrive", shared=("same_delivery",))
 
     async def run(self, letters: AsyncIterator[Letter], manner: Manner) -> AsyncIterator[Progress]:
         """Put letters back, and say how that goes; the last word has a result.

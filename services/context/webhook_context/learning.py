@@ -12,6 +12,7 @@ from webhook_shared.dictionary_samples import Samples
 from webhook_shared.dictionary_store import Dictionaries
 from webhook_shared.dictionary_trainer import Trainer
 from webhook_shared.envelope import Keyring
+from webhook_shared.master_keys import MasterKeys, all_of
 from webhook_shared.objects import ObjectStore
 from webhook_shared.redis import Client
 
@@ -46,14 +47,12 @@ class Learning:
         return [copying, self.trainer.run()] if self.trainer else [copying]
 
 
-def learning(client: Client, cold: ObjectStore, webhook: ContextWebhook) -> Learning:
-    """The parts over one Redis and one cold store. Nothing is sent, nothing runs yet.
-
-    Raises:
-        ValueError: The master key is missing or weak.
-    """
-    master_key, section = webhook.encryption.master_key, webhook.dictionaries
-    keyring = Keyring(client, master_key, Dictionaries(client, USE, copies=Copies(cold, master_key)))
+def learning(
+    client: Client, cold: ObjectStore, webhook: ContextWebhook, master_keys: MasterKeys | None = None
+) -> Learning:
+    """The parts over one Redis and one cold store. Nothing is sent, nothing runs yet."""
+    section, held = webhook.dictionaries, master_keys or all_of(webhook.encryption)
+    keyring = Keyring(client, held, Dictionaries(client, USE, copies=Copies(cold, held)))
     if not section.training:
         return Learning(keyring, None, None)
     samples = Samples(section.sample_memory)

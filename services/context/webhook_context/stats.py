@@ -5,6 +5,7 @@ from __future__ import annotations
 from webhook.context.v1 import context_admin_service_pb2 as pb
 from webhook.context.v1.context_pb2 import Tier
 
+from webhook_context.quotas import Quotas
 from webhook_context.store_redis import RedisContexts
 from webhook_context.tiers_redis import RedisTiers
 
@@ -12,9 +13,10 @@ from webhook_context.tiers_redis import RedisTiers
 class Stats:
     """Counts contexts: about two seconds per 100,000."""
 
-    def __init__(self, store: RedisContexts, tiers: RedisTiers) -> None:
+    def __init__(self, store: RedisContexts, tiers: RedisTiers, quotas: Quotas) -> None:
         self._store = store
         self._tiers = tiers
+        self._quotas = quotas
 
     async def of(self, tenant: str) -> pb.TenantStats:
         """What there is of a tenant."""
@@ -37,4 +39,7 @@ class Stats:
         stats.oldest_due_age.FromMilliseconds(due.age_ms)
         if oldest_ms:
             stats.oldest_update_time.FromMilliseconds(oldest_ms)
+        limits, use = self._quotas.limits(tenant), await self._quotas.use(tenant)
+        stats.quota.max_context_count, stats.quota.max_bytes = limits
+        stats.quota.used_bytes = use.bytes
         return stats

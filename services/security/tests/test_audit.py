@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from webhook.security.v1 import audit_pb2
 from webhook.security.v1.admission_pb2 import OUTCOME_ADMITTED, OUTCOME_REFUSED, REFUSAL_RATE, Verdict
 from webhook.security.v1.audit_pb2 import AUDIT_CHANGE_KIND_SOURCES, AuditRecord
 from webhook_security.audit import Audit
-from webhook_security.audit_chain import AuditChain, Seal
 from webhook_security.audit_check import checked
 from webhook_security.refusals import Refusal
 from webhook_security.source_changes import SourceChanges
 from webhook_shared import redis as store
+from webhook_shared.audit_chain import AuditChain, Seal
 
 MASTER = SecretStr("kTzW8r5J2mQx7LcV0bNf4HsY9dGa1EpU3oRi6SwB")
 
@@ -33,7 +34,7 @@ def verdict(event_id: str, tenant: str = "default", outcome: Any = OUTCOME_ADMIT
 
 @pytest.fixture
 def chain(redis: store.Client) -> AuditChain:
-    return AuditChain(redis, Seal(MASTER), most=1000)
+    return AuditChain(redis, Seal(MASTER), most=1000, contract=audit_pb2)
 
 
 @pytest.fixture
@@ -69,8 +70,8 @@ async def test_while_redis_is_away_nothing_waits_and_what_had_to_go_is_told(
     redis_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = store.connect(redis_server.settings)
-    chain = AuditChain(client, Seal(MASTER), most=1000)
-    monkeypatch.setattr("webhook_security.audit.MOST_WAITING", 10)
+    chain = AuditChain(client, Seal(MASTER), most=1000, contract=audit_pb2)
+    monkeypatch.setattr("webhook_shared.audit.MOST_WAITING", 10)
     audit = Audit(chain, every_s=0.01)
     writing = asyncio.create_task(audit.journal.keep())
     try:

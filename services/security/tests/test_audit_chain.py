@@ -11,9 +11,9 @@ import pytest
 from pydantic import SecretStr
 from webhook.security.v1 import audit_pb2
 from webhook.security.v1.audit_pb2 import AuditFindingKind, AuditRecord
-from webhook_security.audit_chain import HEAD, STREAM, AuditChain, Seal, link
 from webhook_security.audit_check import AuditCheck, checked
 from webhook_shared import redis as store
+from webhook_shared.audit_chain import HEAD, STREAM, AuditChain, Seal, link
 
 MASTER = SecretStr("kTzW8r5J2mQx7LcV0bNf4HsY9dGa1EpU3oRi6SwB")
 
@@ -34,7 +34,7 @@ def found(check: AuditCheck) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def chain(redis: store.Client) -> AuditChain:
-    return AuditChain(redis, Seal(MASTER), most=1000)
+    return AuditChain(redis, Seal(MASTER), most=1000, contract=audit_pb2)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def test_an_empty_chain_is_intact(chain: AuditChain) -> None:
 
 
 async def test_many_writers_make_one_chain(redis: store.Client) -> None:
-    writers = [AuditChain(redis, Seal(MASTER), most=1000) for _ in range(5)]
+    writers = [AuditChain(redis, Seal(MASTER), most=1000, contract=audit_pb2) for _ in range(5)]
 
     async def write(chain: AuditChain, name: str) -> None:
         for _ in range(10):
@@ -177,7 +177,7 @@ async def test_writing_on_does_not_heal_what_was_done(redis: store.Client, writt
     for place in ("9-0", "10-0"):
         await redis.xdel(STREAM, place)
     await redis.delete(HEAD)
-    await AuditChain(redis, Seal(MASTER), most=1000).append(records(1))
+    await AuditChain(redis, Seal(MASTER), most=1000, contract=audit_pb2).append(records(1))
     assert ("RESUMED", 11) in found(await checked(written))
     assert ("REMOVED", 9) in found(await checked(written))
 
@@ -205,7 +205,7 @@ async def test_an_emptied_redis_gets_a_chain_again_that_says_so(
 
 
 async def test_the_oldest_go_and_the_rest_stays_whole(redis: store.Client) -> None:
-    chain = AuditChain(redis, Seal(MASTER), most=20)
+    chain = AuditChain(redis, Seal(MASTER), most=20, contract=audit_pb2)
     for _ in range(10):
         await chain.append(records(5))
     check = await checked(chain)

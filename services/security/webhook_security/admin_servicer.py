@@ -9,15 +9,18 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from webhook.dictionary.v1.dictionary_pb2 import Dictionary, Training
+from webhook.erasure.v1.erasure_pb2 import Place
 from webhook.security.v1 import security_admin_service_pb2 as messages
 from webhook.security.v1 import source_pb2
 from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceServicer
 from webhook_shared.dictionary_administration import DictionaryAdministration
 from webhook_shared.errors import InvalidArgument, NotFound, PermissionDenied
 from webhook_shared.identity import ALL_TENANTS, ApiKey, ApiKeys, Role, caller
+from webhook_shared.mentions import Name
 
 from webhook_security.evidence import Evidence
 from webhook_security.evidence_servicer import EvidenceRpcs
+from webhook_security.forgetting import REJECTIONS, Forgetting, Forgotten
 from webhook_security.paging import page_of
 from webhook_security.registry import Registry, Source
 from webhook_security.secrets_servicer import SecretsAdministration, shown_secret
@@ -38,6 +41,7 @@ class SecurityAdminServicer(EvidenceRpcs, SecurityAdminServiceServicer):
         secrets: Answers what has to do with the sources' secrets.
         evidence: Of what was refused, and of what was done.
         dictionaries: Answers what has to do with compression dictionaries.
+        forgetting: Drops refused deliveries.
         verifying: False where signatures are not checked.
     """
 
@@ -49,6 +53,7 @@ class SecurityAdminServicer(EvidenceRpcs, SecurityAdminServiceServicer):
         evidence: Evidence,
         dictionaries: DictionaryAdministration,
         *,
+        forgetting: Forgetting,
         verifying: bool,
     ) -> None:
         EvidenceRpcs.__init__(self, evidence)
@@ -56,6 +61,7 @@ class SecurityAdminServicer(EvidenceRpcs, SecurityAdminServiceServicer):
         self._api_keys = api_keys
         self._secrets = secrets
         self._dictionaries = dictionaries
+        self._forgetting = forgetting
         self._verifying = verifying
 
     async def ListSources(
@@ -67,6 +73,22 @@ class SecurityAdminServicer(EvidenceRpcs, SecurityAdminServiceServicer):
         return messages.ListSourcesResponse(
             sources=[self._shown(source) for source in page], next_page_token=token
         )
+
+    async def Forget(self, request: messages.ForgetRequest, context: Any) -> messages.ForgetResponse:
+        """Drop refused deliveries; the call itself is the record. Errors: INVALID_ARGUMENT/FIELD_INVALID."""
+        wanted = request.wanted
+        name = Name.of(wanted.subject) if wanted.subject else None
+        if not wanted.tenant or (wanted.subject and name is None):
+            field = "wanted.subject" if wanted.tenant else "wanted.tenant"
+            raise InvalidArgument("that says nothing", fields={field: "is needed, with a word in it"})
+        if name is not None:
+            told = await self._forgetting.naming(wanted.tenant, name, dry_run=request.dry_run)
+        elif wanted.context_id:
+            told = Forgotten()
+        else:
+            told = await self._forgetting.all(wanted.tenant, dry_run=request.dry_run)
+        place = Place(name=REJECTIONS, found_count=told.found, erased_count=told.erased)
+        return messages.ForgetResponse(places=[place])
 
     async def GetSource(self, request: messages.GetSourceRequest, context: Any) -> messages.GetSourceResponse:
         """One source. Errors: NOT_FOUND/SOURCE_NOT_FOUND."""

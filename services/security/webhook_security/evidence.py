@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from pydantic import SecretStr
+from webhook.security.v1 import audit_pb2
+from webhook_shared.audit import GATHERED_S
+from webhook_shared.audit_chain import AuditChain, Seal
 from webhook_shared.envelope import Keyring
+from webhook_shared.master_keys import MasterKeys
 from webhook_shared.redis import Client
 from webhook_shared.tasks import ended
 
-from webhook_security.audit import GATHERED_S, Audit
-from webhook_security.audit_chain import AuditChain, Seal
+from webhook_security.audit import Audit
 from webhook_security.registry import Registry
 from webhook_security.rejection_store import RejectionStore
 from webhook_security.rejections import Rejections, Samples
@@ -50,13 +52,13 @@ class Evidence:
         cls,
         client: Client,
         keyring: Keyring,
-        master_key: SecretStr,
+        master_keys: MasterKeys,
         registry: Registry,
         security: SecuritySection,
     ) -> Evidence:
         """As the settings want it."""
-        seal = Seal(master_key)
-        chain = AuditChain(client, seal, most=security.audit.max_records)
+        seal = Seal(master_keys)
+        chain = AuditChain(client, seal, most=security.audit.max_records, contract=audit_pb2)
         store = RejectionStore(
             client,
             keyring,
@@ -64,7 +66,7 @@ class Evidence:
             lambda: [(source.tenant, source.tool) for source in registry.sources()],
         )
         samples = Samples(store, security.rejections)
-        audit = Audit(chain, every_s=GATHERED_S) if security.enable_audit_logging else None
+        audit = Audit(chain, seal, every_s=GATHERED_S) if security.enable_audit_logging else None
         changes = SourceChanges(registry, audit, seal, repr(security)) if audit else None
         return cls(store, chain, keyring, samples, Rejections(samples, audit), audit, changes)
 

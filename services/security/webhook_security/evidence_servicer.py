@@ -11,6 +11,7 @@ from typing import Any
 
 from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook.security.v1 import security_admin_service_pb2 as messages
+from webhook_shared.audit_chain import Contended
 from webhook_shared.envelope import EnvelopeError
 from webhook_shared.errors import (
     Aborted,
@@ -21,7 +22,6 @@ from webhook_shared.errors import (
 )
 from webhook_shared.identity import ALL_TENANTS, Caller, caller
 
-from webhook_security.audit_chain import Contended
 from webhook_security.audit_check import checked
 from webhook_security.evidence import Evidence
 from webhook_security.rejection_store import Found, Room

@@ -74,13 +74,6 @@ rejections_dropped = Counter(
     "webhook_security_rejections_dropped_total",
     "Refused deliveries that were to be kept and were not: Redis was away for too long.",
 )
-audit_records = Counter(
-    "webhook_security_audit_records_total", "Records that were appended to the audit chain."
-)
-audit_lost = Counter(
-    "webhook_security_audit_lost_total",
-    "Records that never came into the audit chain: Redis was away for too long. The chain says how many.",
-)
 sources_without_secret = Gauge(
     "webhook_security_sources_without_secret", "Sources that refuse everything for want of a usable secret."
 )

@@ -15,10 +15,10 @@ import uuid_utils
 from webhook.security.v1.admission_pb2 import Delivery
 from webhook.security.v1.admission_pb2 import Refusal as RefusalCause
 from webhook.security.v1.rejection_pb2 import Rejection
+from webhook_shared.journal import Journal
 
 from webhook_security import metrics
 from webhook_security.audit import Audit
-from webhook_security.journal import Journal
 from webhook_security.refusals import Refusal
 from webhook_security.registry import Source
 from webhook_security.rejection_store import NOWHERE, PROVED, Kept, RejectionStore, Room

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from webhook_shared.audit_settings import AuditSection
 from webhook_shared.dictionary_settings import DictionarySection
 from webhook_shared.networks import parse_network
 from webhook_shared.settings import (
@@ -184,17 +185,6 @@ class RejectionsSection(Section):
     )
     per_second: int = setting(
         10, ge=0, le=1000, description="How many of one cause at one source are kept per second; 0: none."
-    )
-
-
-class AuditSection(Section):
-    """`webhook.security.audit`: the audit chain."""
-
-    max_records: int = setting(
-        200_000,
-        ge=1000,
-        le=100_000_000,
-        description="How many are kept, about 200 bytes each; export them before the oldest go.",
     )
 
 

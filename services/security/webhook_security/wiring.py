@@ -11,7 +11,9 @@ import structlog
 from webhook.security.v1 import security_admin_service_pb2
 from webhook.security.v1.admission_service_pb2_grpc import add_AdmissionServiceServicer_to_server
 from webhook.security.v1.security_admin_service_pb2_grpc import add_SecurityAdminServiceServicer_to_server
+from webhook_shared import master_key_record
 from webhook_shared import redis as store
+from webhook_shared.audit import put_on_record
 from webhook_shared.compression import QUICK_LEVEL
 from webhook_shared.dictionary_administration import DictionaryAdministration
 from webhook_shared.dictionary_samples import Samples
@@ -20,6 +22,7 @@ from webhook_shared.dictionary_store import Dictionaries
 from webhook_shared.dictionary_trainer import Trainer
 from webhook_shared.envelope import Keyring
 from webhook_shared.identity import ApiKeys, Authenticator, Certificates, Role
+from webhook_shared.master_keys import all_of
 from webhook_shared.partitions import Partitions
 from webhook_shared.redis import REDIS_TROUBLE
 from webhook_shared.server import Service, serving
@@ -30,9 +33,9 @@ from webhook_security import catalogue, event_samples, secret_check
 from webhook_security.addresses import addresses_of
 from webhook_security.admin_servicer import SecurityAdminServicer
 from webhook_security.admission import Admission
-from webhook_security.audit import put_on_record
 from webhook_security.evidence import Evidence
 from webhook_security.following import Following
+from webhook_security.forgetting import Forgetting
 from webhook_security.known import KnownDuplicates
 from webhook_security.limits import Limits
 from webhook_security.readmission import Readmissions
@@ -79,12 +82,14 @@ async def running(settings: SecuritySettings) -> AsyncIterator[Running]:
         client = store.connect(webhook.redis)
         stack.push_async_callback(client.aclose)
         # Before any waiting: a missing key is told at once, whether Redis is there or not.
-        keyring = Keyring(client, webhook.encryption.master_key, Dictionaries(client, "events"))
+        master_keys = all_of(webhook.encryption)
+        keyring = Keyring(client, master_keys, Dictionaries(client, "events"))
         authenticator = Authenticator(
             client, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
         )
         async with store.opened(webhook.redis):
             pass
+        await master_key_record.settle(client, master_keys)
         keys = TenantKeys(keyring)
         await stack.enter_async_context(
             _registered(
@@ -97,7 +102,7 @@ async def running(settings: SecuritySettings) -> AsyncIterator[Running]:
         addresses = addresses_of(security, client)
         if addresses is not None:
             await stack.enter_async_context(addresses.kept())
-        evidence = Evidence.of(client, keyring, webhook.encryption.master_key, registry, security)
+        evidence = Evidence.of(client, keyring, master_keys, registry, security)
         await stack.enter_async_context(evidence.kept())
         samples, trainer = _training(client, keyring, webhook.dictionaries)
         admission = Admission(
@@ -125,6 +130,7 @@ async def running(settings: SecuritySettings) -> AsyncIterator[Running]:
                     api_keys=ApiKeys(client),
                     administered=administered,
                     dictionaries=DictionaryAdministration(keyring, trainer),
+                    forgetting=Forgetting(client, evidence.store),
                     settings=settings,
                 ),
                 authenticator=authenticator,
@@ -148,6 +154,7 @@ def _services(
     api_keys: ApiKeys,
     administered: SecretsAdministration,
     dictionaries: DictionaryAdministration,
+    forgetting: Forgetting,
     settings: SecuritySettings,
 ) -> list[Service]:
     verifying = settings.webhook.security.enable_signature_verification
@@ -156,7 +163,13 @@ def _services(
         admission, keys, registry, readmissions, limits=limits, audit=evidence.audit
     )
     administration = SecurityAdminServicer(
-        registry, api_keys, administered, evidence, dictionaries, verifying=verifying
+        registry,
+        api_keys,
+        administered,
+        evidence,
+        dictionaries,
+        forgetting=forgetting,
+        verifying=verifying,
     )
     if evidence.audit:
         service = security_admin_service_pb2.DESCRIPTOR.services_by_name["SecurityAdminService"]
@@ -171,6 +184,7 @@ def _services(
             "webhook.security.v1.SecurityAdminService",
             lambda server: add_SecurityAdminServiceServicer_to_server(administration, server),
             Role.OPERATOR,
+            {"Forget": Role.INTERNAL},
         ),
     ]
 

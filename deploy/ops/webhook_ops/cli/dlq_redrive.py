@@ -24,7 +24,8 @@ _PHASES = {0: "looking", 1: "one ahead", 2: "ten ahead", 3: "the rest"}
 Tool = Annotated[str, typer.Option("--tool", help="Only of this tool.")]
 OfTenant = Annotated[str, typer.Option("--tenant", help="Only of this tenant.")]
 Cause = Annotated[
-    str, typer.Option("--cause", help="Only of this cause: undecodable, permanent, exhausted, crash_loop.")
+    str,
+    typer.Option("--cause", help="Only of this cause: undecodable, permanent, exhausted, crash_loop, quota."),
 ]
 Fingerprint = Annotated[str, typer.Option("--fingerprint", help="Only those that died of the same thing.")]
 Stage = Annotated[str, typer.Option("--stage", help="Only of this stage: events or enrichment.")]

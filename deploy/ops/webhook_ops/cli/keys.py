@@ -1,4 +1,4 @@
-"""`webhook-cli keys`: credentials."""
+"""`webhook-cli keys`: credentials, and the keys that everything is sealed under."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 from webhook.security.v1 import security_admin_service_pb2, security_admin_service_pb2_grpc
 
+from webhook_ops.cli import master_keys
 from webhook_ops.cli.door import Door, Json, call
 from webhook_ops.cli.lifetime import lifetime
 from webhook_ops.cli.render import console, moment, print_json, table, text, to_plain
 
-app = typer.Typer(no_args_is_help=True, help="Make and revoke API keys.")
+app = typer.Typer(no_args_is_help=True, help="Make and revoke API keys; rotate the master key.")
+app.command()(master_keys.rotate)
+app.command()(master_keys.status)
 
 
 class KeyRole(StrEnum):

@@ -152,8 +152,17 @@ def stats(
         out.print(
             text(f"{one.tenant}: {one.indexed_count} found by meaning; {due}; unchanged since {changed}")
         )
+        if words := _limits(one.quota):
+            out.print(text(f"{one.tenant} may keep {words}"))
     limit = f" of {size(found.redis_max_bytes)}" if found.redis_max_bytes else ", no limit"
     out.print(text(f"Redis uses {size(found.redis_used_bytes)}{limit}"))
+
+
+def _limits(quota: admin_pb2.ContextQuota) -> str:
+    words = [f"{quota.max_context_count} contexts"] if quota.max_context_count else []
+    if quota.max_bytes:
+        words.append(f"{size(quota.max_bytes)} of events, and has {size(quota.used_bytes)}")
+    return ", ".join(words)
 
 
 def _tier_row(tenant: admin_pb2.TenantStats, tier: admin_pb2.TierStats) -> tuple[str, ...]:

@@ -4,7 +4,9 @@
 
 -- Frees what makes deliveries the same one, where this event holds it: whoever sends the event again is heard.
 -- Records list events as "id:digest,id:digest"; the entry names its own ones (publish.lua of the gateway).
-local function unclaim(fields)
+-- Returns what is freed, for a redrive to claim again: "key:digest:ms left key:..."; '' where nothing was.
+local function unclaim(fields, only_tell)
+  local freed = {}
   local is = {}
   for at = 1, #fields, 2 do
     is[fields[at]] = fields[at + 1]
@@ -15,17 +17,21 @@ local function unclaim(fields)
     if type(listed) == 'string' then
       local left = {}
       for each in string.gmatch(listed, '[^,]+') do
-        if string.match(each, '^[^:]+') ~= is.id then
+        local id, digest = string.match(each, '^([^:]+):?(.*)$')
+        if id ~= is.id then
           left[#left + 1] = each
+        else
+          freed[#freed + 1] = key .. ':' .. digest .. ':' .. redis.call('PTTL', record)
         end
       end
-      if #left == 0 then
+      if not only_tell and #left == 0 then
         redis.call('DEL', record)
-      else
+      elseif not only_tell then
         redis.call('SET', record, table.concat(left, ','), 'KEEPTTL')
       end
     end
   end
+  return table.concat(freed, ' ')
 end
 
 local moved, lost = {}, {}
@@ -37,6 +43,10 @@ for at = 4, #ARGV, 5 do
       cause = cause, detail = detail, attempt = attempts, fingerprint = ARGV[at + 4],
       first_id = first_id(fields, id),
     }
+    local freed = unclaim(fields, true)
+    if freed ~= '' then
+      added.freed = freed
+    end
     redis.call('XADD', KEYS[3], '*', unpack(merged(fields, added)))
     unclaim(fields)
     moved[#moved + 1] = id

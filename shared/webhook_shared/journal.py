@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 import structlog
+
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, RedisError
 
 T = TypeVar("T")

@@ -5,7 +5,8 @@ taken out, put in or moved without the next one telling. Who can write to the st
 from there on; the head, sealed with a key that is not in the store, tells that, and a cut-off end as well.
 
 All processes append to the one chain: each makes its entries to follow the head that it has read, and one
-script appends them only if that is still the head.
+script appends them only if that is still the head. What a record says is a matter of the contract, which is
+handed in: `webhook.security.v1.audit_pb2`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,11 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from google.protobuf.message import DecodeError
 from pydantic import SecretStr
-from webhook.security.v1 import audit_pb2
-from webhook.security.v1.audit_pb2 import AuditEntry, AuditRecord
-from webhook_shared.redis import Client, Script
+
+from webhook_shared.master_keys import MasterKeyMissing, MasterKeys, Purpose
+from webhook_shared.redis import Client, RedisError, Script
 
 STREAM = "webhook-audit"
 HEAD = f"head:{{{STREAM}}}"
@@ -58,31 +57,44 @@ class Seal:
     """Proves that a head is ours.
 
     Args:
-        master_key: The key is derived from it.
+        master_key: The key is derived from it; of several, from the one that seals.
     """
 
-    def __init__(self, master_key: SecretStr) -> None:
-        master = master_key.get_secret_value().encode()
-        self._key = HKDF(SHA256(), 32, None, b"webhook audit chain 1").derive(master)
+    def __init__(self, master_key: MasterKeys | SecretStr) -> None:
+        self._master_keys = MasterKeys.of(master_key)
 
     def sealed(self, head: Head) -> bytes:
-        """The head as it is stored."""
+        """The head as it is stored.
+
+        Raises:
+            RedisError: The master key that seals is not here; as bad as a store that can't be written.
+        """
         packed = _HEAD.pack(*head)
-        return packed + self._mac(b"head", packed)
+        return packed + self._mac(self._sealing(), b"head", packed)
 
     def opened(self, stored: bytes) -> Head | None:
         """The head in these bytes; None where it is not ours."""
         packed, seal = stored[:-_SEAL_BYTES], stored[-_SEAL_BYTES:]
-        if len(packed) != _HEAD.size or not hmac.compare_digest(seal, self._mac(b"head", packed)):
+        if len(packed) != _HEAD.size:
+            return None
+        keys = [self._master_keys.key(one).subkey(Purpose.AUDIT_CHAIN) for one in self._master_keys.ids]
+        if not any(hmac.compare_digest(seal, self._mac(key, b"head", packed)) for key in keys):
             return None
         return Head(*_HEAD.unpack(packed))
 
     def fingerprint(self, content: bytes) -> str:
         """Tells two contents apart, and nothing else of them; 16 hex characters."""
-        return self._mac(b"fingerprint", content).hex()[:16]
+        return self._mac(self._sealing(), b"fingerprint", content).hex()[:16]
 
-    def _mac(self, purpose: bytes, content: bytes) -> bytes:
-        return hmac.digest(self._key, purpose + b"\0" + content, "sha256")
+    def _sealing(self) -> bytes:
+        try:
+            return self._master_keys.sealing.subkey(Purpose.AUDIT_CHAIN)
+        except MasterKeyMissing as error:
+            raise RedisError(str(error)) from None
+
+    @staticmethod
+    def _mac(key: bytes, purpose: bytes, content: bytes) -> bytes:
+        return hmac.digest(key, purpose + b"\0" + content, "sha256")
 
 
 def link(previous_hash: bytes, sequence: int, content: bytes) -> bytes:
@@ -97,15 +109,16 @@ class AuditChain:
         client: Where.
         seal: Seals its head.
         most: Entries that are kept; the oldest go, and the head tells how far.
+        contract: The module of the messages.
     """
 
-    def __init__(self, client: Client, seal: Seal, *, most: int) -> None:
-        self._client, self._seal, self._most = client, seal, most
-        self._script = Script.load("webhook_security", "audit_append")
+    def __init__(self, client: Client, seal: Seal, *, most: int, contract: Any) -> None:
+        self._client, self._seal, self._most, self.contract = client, seal, most, contract
+        self._script = Script.load("webhook_shared", "audit_append")
         self._seen = 0
 
-    async def append(self, records: Sequence[AuditRecord]) -> None:
-        """Put records at the end, in order; their sequence is set here.
+    async def append(self, records: Sequence[Any]) -> None:
+        """Put records (AuditRecord) at the end, in order; their sequence is set here.
 
         A reply that is lost makes the caller append again: a record may stand twice, with the same number.
 
@@ -117,7 +130,7 @@ class AuditChain:
         for _ in range(_ATTEMPTS):
             stored = await self._stored()
             head = self._seal.opened(stored)
-            start: list[AuditRecord] = []
+            start: list[Any] = []
             if head is None or head.sequence < max(self._seen, seen_by_store):
                 head, start = await self._resumed(stored, head, seen_by_store)
             made = self._made(head, [*start, *records])
@@ -132,25 +145,23 @@ class AuditChain:
             seen_by_store = max(seen_by_store, reply)
         raise Contended
 
-    async def _resumed(
-        self, stored: bytes, head: Head | None, seen_by_store: int
-    ) -> tuple[Head, list[AuditRecord]]:
+    async def _resumed(self, stored: bytes, head: Head | None, seen_by_store: int) -> tuple[Head, list[Any]]:
         """Where to go on where the head does not tell it, and the record that says so for good."""
         first: Any = await self._client.xrange(STREAM, count=1)
         last: Any = await self._client.xrevrange(STREAM, count=1)
-        ends = [_entry(*reply[0]) for reply in (first, last) if reply]
+        ends = [self._entry(*reply[0]) for reply in (first, last) if reply]
         expected = max(self._seen, seen_by_store, head.sequence if head else 0)
-        record = AuditRecord()
+        record = self.contract.AuditRecord()
         record.time.GetCurrentTime()
         start = record.chain_start
         start.expected_sequence = expected = max([expected, *(entry.sequence for entry in ends)])
         if expected == 0 and not stored:
-            start.reason = audit_pb2.AUDIT_CHAIN_START_REASON_NEW
+            start.reason = self.contract.AUDIT_CHAIN_START_REASON_NEW
             return Head(), [record]
         start.reason = (
-            audit_pb2.AUDIT_CHAIN_START_REASON_SET_BACK
+            self.contract.AUDIT_CHAIN_START_REASON_SET_BACK
             if head or not (ends or stored)
-            else audit_pb2.AUDIT_CHAIN_START_REASON_HEAD_INVALID
+            else self.contract.AUDIT_CHAIN_START_REASON_HEAD_INVALID
         )
         # What stands there is not written over: the chain goes on behind all that was ever seen.
         if not ends:
@@ -158,13 +169,12 @@ class AuditChain:
         base = head or Head(base=ends[0].sequence - 1, base_hash=ends[0].previous_hash)
         return base._replace(sequence=expected, hash=ends[-1].hash), [record]
 
-    @staticmethod
-    def _made(head: Head, records: Sequence[AuditRecord]) -> list[AuditEntry]:
+    def _made(self, head: Head, records: Sequence[Any]) -> list[Any]:
         made, previous = [], head.hash
         for sequence, record in enumerate(records, head.sequence + 1):
             record.sequence = sequence
             content = record.SerializeToString(deterministic=True)
-            entry = AuditEntry(
+            entry = self.contract.AuditEntry(
                 sequence=sequence,
                 previous_hash=previous,
                 hash=link(previous, sequence, content),
@@ -204,20 +214,36 @@ class AuditChain:
                 return through_sequence - head.base
         raise Contended
 
-    async def entry(self, sequence: int) -> AuditEntry | None:
-        """One entry."""
+    async def reseal(self) -> None:
+        """Seal the head anew, where it is ours: after another master key began to seal.
+
+        Raises:
+            Contended: Others were always faster.
+        """
+        for _ in range(_ATTEMPTS):
+            stored = await self._stored()
+            head = self._seal.opened(stored)
+            if head is None:
+                return
+            args = [stored, self._seal.sealed(head), head.base + 1]
+            if await self._script(self._client, [STREAM, HEAD], args) == 0:
+                return
+        raise Contended
+
+    async def entry(self, sequence: int) -> Any:
+        """One AuditEntry; None where there is none."""
         found = await self.entries(after=sequence - 1, most=1)
         return found[0] if found and found[0].sequence == sequence else None
 
-    async def entries(self, *, after: int, most: int) -> list[AuditEntry]:
-        """Those that stand behind a place, oldest first, as they stand."""
+    async def entries(self, *, after: int, most: int) -> list[Any]:
+        """Those (AuditEntry) that stand behind a place, oldest first, as they stand."""
         return [entry for _, entry in await self.places(f"{max(after, 0)}-18446744073709551615", most)]
 
-    async def places(self, after: str, most: int) -> list[tuple[str, AuditEntry]]:
+    async def places(self, after: str, most: int) -> list[tuple[str, Any]]:
         """The same with the ids at which they stand, behind such an id or from "" on."""
         start = f"({after}" if after else "-"
         reply: Any = await self._client.xrange(STREAM, min=start, count=most)
-        return [(place.decode(), _entry(place, fields)) for place, fields in reply]
+        return [(place.decode(), self._entry(place, fields)) for place, fields in reply]
 
     async def head(self) -> Head | None:
         """The sealed head; None where there is none or it is not ours."""
@@ -227,19 +253,17 @@ class AuditChain:
         stored: Any = await self._client.get(HEAD)
         return stored or b""
 
+    def _entry(self, place: bytes, fields: dict[bytes, bytes]) -> Any:
+        return self.contract.AuditEntry(
+            sequence=int(place.partition(b"-")[0]),
+            previous_hash=fields.get(b"previous", b""),
+            hash=fields.get(b"hash", b""),
+            content=fields.get(b"content", b""),
+            record=self._record(fields.get(b"content", b"")),
+        )
 
-def _entry(place: bytes, fields: dict[bytes, bytes]) -> AuditEntry:
-    return AuditEntry(
-        sequence=int(place.partition(b"-")[0]),
-        previous_hash=fields.get(b"previous", b""),
-        hash=fields.get(b"hash", b""),
-        content=fields.get(b"content", b""),
-        record=_record(fields.get(b"content", b"")),
-    )
-
-
-def _record(content: bytes) -> AuditRecord:
-    try:
-        return AuditRecord.FromString(content)
-    except DecodeError:
-        return AuditRecord()
+    def _record(self, content: bytes) -> Any:
+        try:
+            return self.contract.AuditRecord.FromString(content)
+        except DecodeError:
+            return self.contract.AuditRecord()
