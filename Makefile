@@ -9,7 +9,7 @@ SERVICE_PROTOS := $(filter %_service.proto,$(PROTOS))
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test install install-dev lint types format gen gen-check breaking release-contracts unit unit-oldest unit-cluster unit-swift lock node servers clean \
-	dictionaries peers bench-compression bench-ingest bench-neighbour bench-duplicates bench-consume bench-e2e bench-context bench-intelligence ledger failovers
+	dictionaries peers bench-compression bench-ingest bench-neighbour bench-duplicates bench-consume bench-e2e bench-context bench-intelligence ledger failovers rehearsal
 
 help: ## Say what there is.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | column -t -s '|'
@@ -126,13 +126,13 @@ unit-cluster: install-dev node servers ## The same suites once more, on a Cluste
 	@WEBHOOK_TEST_CLUSTER=1 $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder shared gateway services
 
 # In an environment of its own: it wants other versions than we do, and nothing of ours needs it.
-var/swift/.installed: tests/swift/requirements.lock
+var/swift/.installed: services/context/tests/swift/requirements.lock
 	@$(PYTHON) -m venv --clear var/swift
-	@var/swift/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/swift/requirements.lock
+	@var/swift/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r services/context/tests/swift/requirements.lock
 	@touch $@
 
 unit-swift: install-dev var/swift/.installed ## The cold store on OpenStack Swift, a server that others wrote.
-	@WEBHOOK_TEST_SWIFT=1 $(BIN)/pytest -p no:xdist tests/swift
+	@WEBHOOK_TEST_SWIFT=1 $(BIN)/pytest -p no:xdist services/context/tests/swift
 
 # --- measuring ------------------------------------------------------------------------------------
 
@@ -177,6 +177,9 @@ ledger: install-dev ## Break everything under load and account for each acknowle
 
 failovers: install-dev ## Replace and kill the primaries of Clusters again and again, on the oldest and the newest server.
 	@WEBHOOK_TEST_LONG=1 $(BIN)/pytest tests/servers/test_promotion.py
+
+rehearsal: install-dev ## Move from SQS to Redis and back under load, with processes that are killed on the way.
+	@WEBHOOK_TEST_LONG=1 $(BIN)/pytest tests/migration
 
 clean: ## Remove what was built; var/ (your data) stays.
 	rm -rf $(VENV) node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

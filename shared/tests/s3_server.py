@@ -54,6 +54,12 @@ def make_bucket(url: str) -> str:
         return name
 
 
+def lose_all(url: str) -> None:
+    """Let there be no bucket any more."""
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST"), timeout=30):
+        pass
+
+
 def listed(url: str, bucket: str) -> str:
     with urllib.request.urlopen(f"{url}/{bucket}?list-type=2", timeout=30) as answer:
         return str(answer.read().decode())

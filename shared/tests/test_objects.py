@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from webhook_shared import objects_s3
+from webhook_shared import objects_directory, objects_s3
 from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
 from webhook_shared.objects_directory import DirectoryObjectStore
 
@@ -58,9 +59,13 @@ async def test_what_is_put_is_there_until_it_is_deleted(cold: ObjectStore) -> No
     assert await cold.get(NAME) == content
     # Names are made once: whoever writes the same again has not heard of the first time.
     await cold.put(NAME, content)
+    assert await cold.part(NAME, 1000, 70) == content[1000:1070]
+    assert await cold.part(NAME, len(content) - 5, 70) == content[-5:]
+    assert await cold.part(NAME, len(content) + 5, 70) == b""
     await cold.delete(NAME)
-    with pytest.raises(ObjectMissing):
-        await cold.get(NAME)
+    for read in (cold.get(NAME), cold.part(NAME, 0, 1)):
+        with pytest.raises(ObjectMissing):
+            await read
     await cold.delete(NAME)
 
 
@@ -125,10 +130,30 @@ async def test_a_directory_is_not_left(tmp_path: Path) -> None:
         await store.get("../secret")
 
 
-async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
-    store = DirectoryObjectStore(Path("/dev/full"))
-    with pytest.raises(ObjectTrouble):
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DirectoryObjectStore(tmp_path / "cold")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    # What a disk has no room for shows at the latest when it is synced.
+    monkeypatch.setattr(objects_directory.os, "fsync", full)
+    with pytest.raises(ObjectTrouble, match="No space left"):
         await store.put(NAME, b"content")
+    assert not _files(tmp_path)
+
+
+async def test_a_full_bucket_is_told_once(bucket: ObjectStore, line: Line) -> None:
+    body = "<Error><Code>InsufficientStorage</Code><Message/></Error>"
+    head = f"HTTP/1.1 507 Insufficient Storage\r\nContent-Length: {len(body)}\r\nConnection: close"
+    line.faults = [f"{head}\r\n\r\n{body}"]
+    with pytest.raises(ObjectTrouble, match="InsufficientStorage"):
+        await bucket.put(NAME, b"content")
+    assert line.seen == ["PUT"]
 
 
 async def test_names_are_told_in_order_and_in_pages(cold: ObjectStore) -> None:

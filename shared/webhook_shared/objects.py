@@ -39,6 +39,18 @@ class ObjectStore(Protocol):
             ObjectMissing: There is none.
         """
 
+    async def part(self, name: str, start: int, length: int) -> bytes:
+        """Some bytes of an object; fewer where it ends before.
+
+        Args:
+            name: Of the object.
+            start: How many bytes lie before them.
+            length: How many; 1 or more.
+
+        Raises:
+            ObjectMissing: There is none.
+        """
+
     async def names(self, prefix: str, *, after: str = "", most: int = MOST_NAMES) -> list[str]:
         """Names that begin so, in order.
 

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -31,15 +32,11 @@ class DirectoryObjectStore:
 
     async def get(self, name: str) -> bytes:
         """See `ObjectStore`."""
-        try:
-            return await asyncio.to_thread(self._path(name).read_bytes)
-        except FileNotFoundError:
-            if not self._root.is_dir():
-                # Not mounted: that says nothing of what lies in it.
-                raise ObjectTrouble("the directory is not there") from None
-            raise ObjectMissing(name) from None
-        except OSError as error:
-            raise ObjectTrouble(os.strerror(error.errno or 0)) from None
+        return await self._read(name, self._path(name).read_bytes)
+
+    async def part(self, name: str, start: int, length: int) -> bytes:
+        """See `ObjectStore`."""
+        return await self._read(name, partial(_part, self._path(name), start, length))
 
     async def names(self, prefix: str, *, after: str = "", most: int = MOST_NAMES) -> list[str]:
         """See `ObjectStore`."""
@@ -51,6 +48,17 @@ class DirectoryObjectStore:
     async def delete(self, name: str) -> None:
         """See `ObjectStore`."""
         await self._in_thread(self._delete, name)
+
+    async def _read(self, name: str, work: Callable[[], bytes]) -> bytes:
+        try:
+            return await asyncio.to_thread(work)
+        except FileNotFoundError:
+            if not self._root.is_dir():
+                # Not mounted: that says nothing of what lies in it.
+                raise ObjectTrouble("the directory is not there") from None
+            raise ObjectMissing(name) from None
+        except OSError as error:
+            raise ObjectTrouble(os.strerror(error.errno or 0)) from None
 
     @staticmethod
     async def _in_thread(work: Callable[..., None], *args: str | bytes) -> None:
@@ -101,6 +109,12 @@ class DirectoryObjectStore:
                 raise
             return
         _sync(path.parent)
+
+
+def _part(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def _walk(folder: Path, beginning: str, after: str) -> Iterator[str]:

@@ -63,6 +63,10 @@ class S3ObjectStore:
         """See `ObjectStore`."""
         return await _with_patience(lambda: self._get(name))
 
+    async def part(self, name: str, start: int, length: int) -> bytes:
+        """See `ObjectStore`."""
+        return await _with_patience(lambda: self._get(name, start, length))
+
     async def names(self, prefix: str, *, after: str = "", most: int = MOST_NAMES) -> list[str]:
         """See `ObjectStore`."""
         return await _with_patience(lambda: self._names(prefix, after, most))
@@ -119,18 +123,25 @@ class S3ObjectStore:
         done = await self._client.upload_part(**where, PartNumber=number, Body=content, **digest)
         return {"PartNumber": number, "ETag": done["ETag"], **digest}
 
-    async def _get(self, name: str) -> bytes:
+    async def _get(self, name: str, start: int = 0, length: int = 0) -> bytes:
+        wanted = {"Range": f"bytes={start}-{start + length - 1}"} if length else {}
         try:
-            response = await self._client.get_object(Bucket=self._bucket, Key=name)
+            response = await self._client.get_object(Bucket=self._bucket, Key=name, **wanted)
             async with response["Body"] as body:
                 content: bytes = await body.read()
         except ClientError as error:
             # A bucket that is gone is trouble, not the answer that the object is.
             if _code(error) == "NoSuchKey":
                 raise ObjectMissing(name) from None
+            if _code(error) == "InvalidRange":
+                # It ends before the part begins.
+                return b""
             raise
         if len(content) != response["ContentLength"]:
             raise TimeoutError
+        if wanted and "ContentRange" not in response:
+            # A server that knows no ranges gives all.
+            return content[start : start + length]
         return content
 
     async def _names(self, prefix: str, after: str, most: int) -> list[str]:

@@ -16,13 +16,14 @@ import pytest
 from pydantic import SecretStr
 from webhook_consumer import archive_metrics, archive_search
 from webhook_consumer.archive import Archive
-from webhook_consumer.archive_events import Chunk, Damaged
+from webhook_consumer.archive_events import Archived, Chunk, Damaged
 from webhook_consumer.archive_search import Wanted
 from webhook_consumer.archive_segments import EVENTS, INDEX, Segments, Unreadable
 from webhook_consumer.archive_settings import ArchiveSection
 from webhook_consumer.archive_waiting import HELD, STREAM, Waiting
 from webhook_consumer.entry import DONE, Entry, Outage, Retry
-from webhook_shared import object_store
+from webhook_shared import master_key_record, object_store
+from webhook_shared.master_keys import MasterKeys
 from webhook_shared.objects import ObjectStore, ObjectTrouble
 from webhook_shared.objects_directory import DirectoryObjectStore
 from webhook_shared.redis import Client
@@ -77,6 +78,9 @@ class Mortal:
     async def get(self, name: str) -> bytes:
         found: bytes = await self._done(f"get {_kind(name)}", lambda: self.store.get(name))
         return found
+
+    async def part(self, name: str, start: int, length: int) -> bytes:
+        return await self.store.part(name, start, length)
 
     async def names(self, prefix: str, *, after: str = "", most: int = 1000) -> list[str]:
         return await self.store.names(prefix, after=after, most=most)
@@ -607,3 +611,27 @@ async def test_an_archiver_goes_on_when_the_store_is_back(redis: Client, tmp_pat
         place.unlink()
         await until(is_written)
     assert await every(archive) == ids(1)
+
+
+async def test_segments_of_every_master_key_are_read_with_the_latest_alone(
+    redis: Client, folder: DirectoryObjectStore
+) -> None:
+    """The first one's as an earlier version wrote them."""
+    first, last = SecretStr(MASTER.get_secret_value()[::-1]), MASTER
+    keys = MasterKeys(last, [first])
+    made = Archived("event-1", "acme", "github", "issues", NOON_MS, "1", "", b"sealed")
+    [old] = await Segments(folder, keys).write([made])
+    for name in (INDEX + old.stem, EVENTS + old.stem):
+        sealed = await folder.get(name)
+        await folder.delete(name)
+        await folder.put(name, b"WHA1" + sealed[len(b"WHA2") + 8 :])
+    await master_key_record.change_over(redis, keys, folder, keys.newest)
+    [new] = await Segments(folder, keys).write([made._replace(event_id="event-2")])
+    await master_key_record.retire(redis, folder, keys.newest.id)
+
+    alone = MasterKeys(last)
+    await master_key_record.settle(redis, alone, folder)
+    segments = Segments(folder, alone)
+    assert [row.event_id for one in (old, new) for row in await segments.index(one)] == ["event-1", "event-2"]
+    with pytest.raises(Unreadable, match="is needed"):
+        await Segments(folder, SecretStr("quite-another-key-0123456789-abcdefgh")).index(new)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from webhook_shared.objects import ObjectStore, ObjectTrouble
+from webhook_shared.objects import MOST_NAMES, ObjectStore, ObjectTrouble
 
 T = TypeVar("T")
 
@@ -50,6 +50,12 @@ class DoomedStore:
 
     async def get(self, name: str) -> bytes:
         return await self._step(lambda: self._store.get(name))
+
+    async def part(self, name: str, start: int, length: int) -> bytes:
+        return await self._step(lambda: self._store.part(name, start, length))
+
+    async def names(self, prefix: str, *, after: str = "", most: int = MOST_NAMES) -> list[str]:
+        return await self._step(lambda: self._store.names(prefix, after=after, most=most))
 
     async def delete(self, name: str) -> None:
         await self._step(lambda: self._store.delete(name))

@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import cycle
@@ -61,10 +62,12 @@ class Acknowledged:
     version: int = 0
 
 
-@pytest.fixture
-async def house(valkey: RedisSection, tmp_path: Path) -> AsyncIterator[House]:
+@asynccontextmanager
+async def mortal_house(valkey: RedisSection, tmp_path: Path, **sections: Any) -> AsyncIterator[House]:
+    """A store over a directory, twice: once as it is, once as somebody uses it who dies of it."""
     settings = ContextLifecycleSection(grace_duration=timedelta(milliseconds=1))
-    webhook, timing = webhook_of(valkey, context_lifecycle=settings), Timing(lease_ms=1, drop_after_ms=1)
+    webhook = webhook_of(valkey, context_lifecycle=settings, **sections)
+    timing = Timing(lease_ms=1, drop_after_ms=1)
     port, cold, doom = int(valkey.addresses[0].rpartition(":")[2]), DirectoryObjectStore(tmp_path), Doom()
     async with doomed_redis(port, doom) as reached:
         client = store.connect(valkey)
@@ -76,7 +79,13 @@ async def house(valkey: RedisSection, tmp_path: Path) -> AsyncIterator[House]:
         await client.aclose()
 
 
-async def _append(house: House, make: Any, told: Acknowledged, context_id: str, events: int = 1) -> None:
+@pytest.fixture
+async def house(valkey: RedisSection, tmp_path: Path) -> AsyncIterator[House]:
+    async with mortal_house(valkey, tmp_path) as up:
+        yield up
+
+
+async def append(house: House, make: Any, told: Acknowledged, context_id: str, events: int = 1) -> None:
     fresh = {f"e{len(told.events) + n}": os.urandom(200) for n in range(events)}
     made = [make(event_id, context_id, payload=payload) for event_id, payload in fresh.items()]
     results = await house.live.store.append([messages.entry("acme", append) for append in made])
@@ -85,13 +94,13 @@ async def _append(house: House, make: Any, told: Acknowledged, context_id: str, 
     told.version = results[-1].version
 
 
-async def _retitle(house: House, told: Acknowledged, context_id: str) -> None:
+async def retitle(house: House, told: Acknowledged, context_id: str) -> None:
     title = f"title {told.version}"
     changed = await house.live.store.update(Change("acme", context_id, title=title))
     told.title, told.version = title, changed.version
 
 
-async def _moved(parts: Tiering, context_id: str, target: Tier.ValueType) -> None:
+async def moved(parts: Tiering, context_id: str, target: Tier.ValueType) -> None:
     async with asyncio.timeout(10):
         while True:
             try:
@@ -101,7 +110,7 @@ async def _moved(parts: Tiering, context_id: str, target: Tier.ValueType) -> Non
                 await asyncio.sleep(0.002)
 
 
-async def _holds(house: House, told: Acknowledged, context_id: str) -> None:
+async def holds(house: House, told: Acknowledged, context_id: str) -> None:
     held = await house.live.store.read_one("acme", context_id, EVERYTHING)
     assert isinstance(held, Context)
     assert {event.event_id: event.payload for event in held.events} == told.events
@@ -131,9 +140,9 @@ async def _is_tidy(house: House, context_id: str) -> None:
 async def _crash(house: House, make: Any, case: Any, context_id: str, chance: random.Random) -> bool:
     source, target, step, way = case
     told = Acknowledged()
-    await _append(house, make, told, context_id, 3)
-    await _retitle(house, told, context_id)
-    await _moved(house.live, context_id, source)
+    await append(house, make, told, context_id, 3)
+    await retitle(house, told, context_id)
+    await moved(house.live, context_id, source)
 
     house.doom.revive(at=step, way=way)
 
@@ -147,21 +156,21 @@ async def _crash(house: House, make: Any, case: Any, context_id: str, chance: ra
     async def writer() -> None:
         for _ in range(chance.randrange(3)):
             await asyncio.sleep(chance.random() * 0.006)
-            await _append(house, make, told, context_id)
+            await append(house, make, told, context_id)
             if chance.random() < 0.3:
-                await _retitle(house, told, context_id)
+                await retitle(house, told, context_id)
 
     await asyncio.gather(mover(), writer())
     died = house.doom.dead
-    await _holds(house, told, context_id)
+    await holds(house, told, context_id)
 
     # Whoever comes next finishes the work.
-    await _moved(house.live, context_id, target)
-    await _holds(house, told, context_id)
+    await moved(house.live, context_id, target)
+    await holds(house, told, context_id)
     if chance.random() < 0.3:
-        await _append(house, make, told, context_id)
-        await _moved(house.live, context_id, chance.choice([HOT, WARM, COLD]))
-        await _holds(house, told, context_id)
+        await append(house, make, told, context_id)
+        await moved(house.live, context_id, chance.choice([HOT, WARM, COLD]))
+        await holds(house, told, context_id)
     await _is_tidy(house, context_id)
     return died
 

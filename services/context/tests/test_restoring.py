@@ -18,7 +18,7 @@ from webhook_shared.objects import ObjectStorageSection
 from webhook_shared.objects_directory import DirectoryObjectStore
 
 from services.context.tests.conftest import MASTER_KEY
-from services.context.tests.test_tiers import ISSUE, full, known, lifecycle, objects, without_place
+from services.context.tests.test_tiers import ISSUE, full, known, lifecycle, objects, until, without_place
 from shared.tests.s3_server import make_bucket, moto_server, section_of
 
 RESTORED, JOINED = admin_pb2.RESTORE_OUTCOME_RESTORED, admin_pb2.RESTORE_OUTCOME_JOINED
@@ -155,6 +155,10 @@ async def test_what_redis_has_newer_is_joined_not_replaced(
     assert counts(await restore(house)) == {"present": 1}
 
 
+async def _is_dropped(redis: Any) -> bool:
+    return not await redis.hexists(keys.context("acme", ISSUE), "dropping")
+
+
 async def test_a_newer_hot_context_stays_as_it_is(
     house: Any, make: Any, *, payload: Any, redis: Any, cold: Any, tmp_path: Path
 ) -> None:
@@ -165,6 +169,8 @@ async def test_a_newer_hot_context_stays_as_it_is(
     await house.move("HOT", ISSUE)
     # A copy of the bucket comes back beside it.
     shutil.copytree(tmp_path / "backup", cold.directory, dirs_exist_ok=True)
+    # Whatever else was to be done about it is done.
+    await until(lambda: _is_dropped(redis))
     before = await full(house)
     held = await redis.hgetall(keys.context("acme", ISSUE))
     assert counts(await restore(house)) == {"present": 1}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from itertools import groupby
 
 import structlog
 from webhook.context.v1.context_pb2 import Tier
@@ -25,8 +26,9 @@ from webhook_context.transitions import Transitions
 
 log = structlog.get_logger()
 
-CLAIMED_AT_ONCE = 32
-AGED_AT_ONCE = 4
+CLAIMED_AT_ONCE = 256
+"""What goes to the cold store at the same time shares objects; `Transitions` moves a few at a time."""
+AGED_AT_ONCE = 16
 RETRY_MS = 30_000
 
 
@@ -88,21 +90,22 @@ class Ageing:
         tenants = await self._store.tenants()
         await self._measure(tenants)
         claims = await self._tiers.claim(tenants, CLAIMED_AT_ONCE)
+        now_ms = await self._tiers.now_ms()
+        plans: list[Plan] = []
+        for tenant, of_tenant in groupby(claims, key=lambda claim: claim.tenant):
+            states = await self._tiers.states(tenant, [claim.context_id for claim in of_tenant])
+            plans += [next_step(state, self._policy, now_ms) for state in states]
+        due = [plan.step is not Step.REST and plan.at_ms <= now_ms for plan in plans]
         slots = asyncio.Semaphore(AGED_AT_ONCE)
-
-        async def aged(claim: Claim) -> None:
-            async with slots:
-                await self._age(claim)
-
-        await asyncio.gather(*(aged(claim) for claim in claims))
+        await asyncio.gather(*(self._age(*one, slots) for one in zip(claims, plans, due, strict=True)))
         return len(claims)
 
-    async def _age(self, claim: Claim) -> None:
+    async def _age(self, claim: Claim, plan: Plan, due: bool, slots: asyncio.Semaphore) -> None:
         try:
-            plan = await self._plan(claim)
-            if plan.step is not Step.REST and plan.at_ms <= await self._tiers.now_ms():
+            if due:
                 await self._carry_out(claim, plan)
-                plan = await self._plan(claim)
+                async with slots:
+                    plan = await self._plan(claim)
             at_ms = None if plan.step is Step.REST else plan.at_ms
         except ObjectTrouble as error:
             log.warning("ageing.cold_store", error=str(error))
@@ -115,7 +118,8 @@ class Ageing:
             # One context that can't be moved must not hold up the others.
             log.error("ageing.failed", context_id=claim.context_id, exc_info=error)
             at_ms = await self._again_ms()
-        await self._tiers.reschedule(claim, at_ms)
+        async with slots:
+            await self._tiers.reschedule(claim, at_ms)
 
     async def _plan(self, claim: Claim) -> Plan:
         (state,) = await self._tiers.states(claim.tenant, [claim.context_id])

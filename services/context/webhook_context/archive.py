@@ -13,6 +13,7 @@ from webhook_shared.objects import ObjectMissing, ObjectStore
 
 from webhook_context import metrics
 from webhook_context.packing import Packer, checksum
+from webhook_context.segment import place
 
 log = structlog.get_logger()
 
@@ -32,7 +33,7 @@ class Archive:
 
         Args:
             at_hand: What Redis has of it, if anything.
-            name: In the cold store.
+            name: In the cold store: of an object, or the pointer to a member of a segment.
             expected: Its checksum.
 
         Raises:
@@ -42,14 +43,20 @@ class Archive:
         if at_hand is not None and _is(at_hand, expected):
             return at_hand, Tier.TIER_WARM
         with metrics.COLD_GET_SECONDS.time():
-            found = await self._cold.get(name)
+            found = await self._get(name)
             if not _is(found, expected):
                 # What was damaged on the way comes whole the next time.
                 log.warning("archive.damaged")
-                found = await self._cold.get(name)
+                found = await self._get(name)
         if not _is(found, expected):
             raise ObjectMissing(name)
         return found, Tier.TIER_COLD
+
+    async def _get(self, name: str) -> bytes:
+        lies = place(name)
+        if lies is None:
+            return await self._cold.get(name)
+        return lies.content(await self._cold.part(lies.segment, lies.offset, lies.length))
 
     async def open(self, tenant: str, context_id: str, sealed: bytes) -> Pack:
         """The content of a pack.

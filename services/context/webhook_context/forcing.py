@@ -18,8 +18,11 @@ from webhook_context.store_redis import Place, RedisContexts
 from webhook_context.tiers_redis import RedisTiers
 from webhook_context.transitions import Moved, Transitions
 
-LOOKED_AT_ONCE = 64
-MOVED_AT_ONCE = 8
+LOOKED_AT_ONCE = 256
+"""What goes to the cold store at the same time shares objects; `Transitions` moves a few at a time."""
+SCHEDULED_AT_ONCE = 16
+LOOKED_AT_ONCE_FOR_ROOM = 16
+"""The memory is looked at before each portion, so that no more goes than must."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,7 @@ class Forcing:
             (tenant,) = order.tenants
             yield tenant, [Place(order.context_id, 0)]
             return
-        # The memory is looked at before each portion: small ones, so that no more goes than must.
-        most = MOVED_AT_ONCE if order.until_low else LOOKED_AT_ONCE
+        most = LOOKED_AT_ONCE_FOR_ROOM if order.until_low else LOOKED_AT_ONCE
         for tenant in order.tenants:
             async for places in self._store.oldest(tenant, most):
                 yield tenant, places
@@ -113,11 +115,15 @@ class Forcing:
         if order.most:
             chosen = dict(list(chosen.items())[: order.most - progress.moved])
         progress.skipped += len(places) - len(chosen)
-        slots = asyncio.Semaphore(MOVED_AT_ONCE)
+        slots = asyncio.Semaphore(SCHEDULED_AT_ONCE)
 
         async def moved(context_id: str, state: State) -> Result:
-            async with slots:
-                return Result(tenant, context_id, await self._move(order, tenant, context_id, state))
+            done = await self._move(order, tenant, context_id, state)
+            if not isinstance(done, ServiceError) and not order.dry_run:
+                # What it has left behind is dropped, and it moves on from here, in its time.
+                async with slots:
+                    await self._tiers.schedule(tenant, context_id)
+            return Result(tenant, context_id, done)
 
         progress.results = await asyncio.gather(*(moved(*one) for one in chosen.items()))
         failed = sum(isinstance(one.done, ServiceError) for one in progress.results)
@@ -169,8 +175,6 @@ class Forcing:
             done = await self._transitions.move(
                 tenant, context_id, order.target, grace_ms=0 if order.at_once else None
             )
-            # What it has left behind is dropped, and it moves on from here, in its time.
-            await self._tiers.schedule(tenant, context_id)
         except ServiceError as error:
             return error
         return done or nothing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,18 @@ from webhook_shared.objects import ObjectStore
 from webhook_shared.redis import Client
 
 from webhook_context import keys
+from webhook_context.cold import ColdNames, home_of
+from webhook_context.segment import place
 from webhook_context.store_redis import RedisContexts
 
 _IN_COLD = re.compile(rb"c\|([^@,]+)")
 
 
 class KnownNames:
-    """Names of objects that Redis has; 8 bytes each. One in 10^19 others may pass for one of them."""
+    """Names that Redis has: of objects, of members of segments, and what the names of segments begin with.
+
+    8 bytes each. One in 10^19 others may pass for one of them.
+    """
 
     def __init__(self, digests: Iterable[int]) -> None:
         self._digests: NDArray[np.uint64] = np.unique(np.fromiter(digests, dtype=np.uint64))
@@ -32,13 +38,14 @@ class KnownNames:
 class Inventory:
     """Both sides, in portions."""
 
-    def __init__(self, client: Client, store: RedisContexts, cold: ObjectStore) -> None:
+    def __init__(self, client: Client, store: RedisContexts, cold: ObjectStore, names: ColdNames) -> None:
         self._client = client
+        self._names = names
         self._store = store
         self._cold = cold
 
     async def groups(self, beginning: str, after: str = "") -> AsyncIterator[list[str]]:
-        """The names of the objects of one context after the other, each in order; the oldest first.
+        """The names of the objects of one context or segment after another, each in order; the oldest first.
 
         Args:
             beginning: What they begin with.
@@ -60,19 +67,22 @@ class Inventory:
             yield group
 
     async def known(self, tenants: Iterable[str]) -> KnownNames:
-        """What the listed contexts point to, are writing or are about to drop.
+        """What the listed contexts point to, are writing or are about to drop, and all segments.
 
         Raises:
             REDIS_TROUBLE: It is not known.
         """
         digests: list[int] = []
         for tenant in tenants:
+            segments: Any = await self._client.zrange(keys.segments(tenant), 0, -1)
+            digests += [_digest(self._names.home(tenant, one.decode()).encode()) for one in segments]
             async for versions in self._store.versions(tenant):
-                digests += [_digest(name) for name in await self._named(tenant, list(versions))]
+                for name in await self._named(tenant, list(versions)):
+                    digests += [_digest(one) for one in _known_as(name)]
         return KnownNames(digests)
 
     async def names_of(self, tenant: str, context_id: str) -> set[str]:
-        """The objects that one context points to, is writing or is about to drop."""
+        """What one context points to, is writing or is about to drop: objects, and members of segments."""
         return {name.decode() for name in await self._named(tenant, [context_id])}
 
     async def _named(self, tenant: str, context_ids: list[str]) -> list[bytes]:
@@ -90,8 +100,13 @@ class Inventory:
 
 
 def place_of(name: str) -> str:
-    """What the names of all objects of one context begin with."""
+    """What the names of all objects of one context, or of one segment, begin with."""
     return name[: name.rfind("/") + 1]
+
+
+def _known_as(pointer: bytes) -> list[bytes]:
+    lies = place(pointer.decode())
+    return [pointer] if lies is None else [str(lies).encode(), home_of(lies.segment).encode()]
 
 
 def _digest(name: bytes) -> int:

@@ -24,17 +24,18 @@ from typing import Any
 import structlog
 from pydantic import SecretStr
 from webhook_shared.errors import ServiceError
+from webhook_shared.master_keys import MasterKeys
 from webhook_shared.objects import ObjectMissing, ObjectStore
 from webhook_shared.redis import Backoff, Client
 
 from webhook_context import keys, metrics
 from webhook_context.archive import Archive
-from webhook_context.cold import ALL, ColdNames
+from webhook_context.cold import ALL, ColdNames, home_of
 from webhook_context.comparison import Standing, compare
-from webhook_context.inventory import Inventory
+from webhook_context.inventory import Inventory, KnownNames
 from webhook_context.store_redis import RedisContexts
 from webhook_context.tiers_redis import RedisTiers
-from webhook_context.unsealing import KEYS_DESTROYED, Unsealing, Unusable
+from webhook_context.unsealing import KEYS_DESTROYED, Found, Unsealing, Unusable
 
 log = structlog.get_logger()
 
@@ -77,7 +78,7 @@ class Orphans:
         client: Client,
         cold: ObjectStore,
         names: ColdNames,
-        master_key: SecretStr,
+        master_key: MasterKeys | SecretStr,
         *,
         inventory: Inventory,
         store: RedisContexts,
@@ -124,7 +125,7 @@ class Orphans:
         unknown = 0
         noted: list[str] = []
         async for group in self._inventory.groups(ALL):
-            strangers = [name for name in group if name not in known]
+            strangers = _strangers(group, known)
             unknown += len(strangers)
             noted += strangers[: MOST_NOTED - len(noted)]
         metrics.UNKNOWN_OBJECTS.set(unknown)
@@ -154,10 +155,11 @@ class Orphans:
         return [name.decode() for name in replies[-1]]
 
     async def _settle(self, name: str) -> Verdict:
-        verdict = await self._verdict(name)
+        verdict = await (self._segment_verdict(name) if name.endswith("/") else self._verdict(name))
         if verdict is Verdict.DROPPED:
-            await self._cold.delete(name)
-            metrics.COLD_DELETES.inc()
+            for one in await self._cold.names(name) if name.endswith("/") else [name]:
+                await self._cold.delete(one)
+                metrics.COLD_DELETES.inc()
             log.info("orphans.dropped", object=name)
             await self._client.zrem(keys.ORPHANS, name)
         else:
@@ -166,13 +168,36 @@ class Orphans:
         return verdict
 
     async def _verdict(self, name: str) -> Verdict:
-        # Anew for each: what was destroyed or restored meanwhile must show.
-        unsealing = Unsealing(self._client, self._cold, self._names, self._master_key, restores=False)
         try:
-            pack = (await unsealing.found(name)).pack
+            return await self._pack_verdict(await self._unsealing().found(name))
         except Unusable as error:
             return Verdict.DROPPED if error.reason == KEYS_DESTROYED else Verdict.UNUSABLE
-        if name in await self._inventory.names_of(pack.tenant, pack.context_id):
+
+    async def _segment_verdict(self, home: str) -> Verdict:
+        """It goes when none of its members must stay."""
+        names = await self._cold.names(home)
+        unsealing = self._unsealing()
+        try:
+            segment = await unsealing.segment(names) if names else None
+            if segment is None:
+                return Verdict.DROPPED
+            if home in await self._inventory.known([segment.tenant]):
+                return Verdict.NEEDED
+            for member in segment.members:
+                verdict = await self._pack_verdict(await unsealing.member(segment, member))
+                if verdict is not Verdict.DROPPED:
+                    return verdict
+        except Unusable as error:
+            return Verdict.DROPPED if error.reason == KEYS_DESTROYED else Verdict.UNUSABLE
+        return Verdict.DROPPED
+
+    def _unsealing(self) -> Unsealing:
+        # Anew for each: what was destroyed or restored meanwhile must show.
+        return Unsealing(self._client, self._cold, self._names, self._master_key, restores=False)
+
+    async def _pack_verdict(self, found: Found) -> Verdict:
+        pack = found.pack
+        if found.pointer in await self._inventory.names_of(pack.tenant, pack.context_id):
             return Verdict.NEEDED
         try:
             held = await compare(self._store, self._tiers, pack)
@@ -195,3 +220,11 @@ class Orphans:
         except ObjectMissing:
             return False
         return True
+
+
+def _strangers(group: list[str], known: KnownNames) -> list[str]:
+    """What Redis does not know of a context's objects; of a segment what its objects' names begin with."""
+    home = home_of(group[0])
+    if home:
+        return [] if home in known else [home]
+    return [name for name in group if name not in known]

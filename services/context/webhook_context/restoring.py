@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 from pydantic import SecretStr
 from webhook_shared.errors import ServiceError
+from webhook_shared.master_keys import MasterKeys
 from webhook_shared.objects import ObjectStore
 from webhook_shared.redis import Client
 
 from webhook_context import metrics
-from webhook_context.cold import ColdNames
+from webhook_context.cold import ColdNames, home_of, segment_id_of
 from webhook_context.inventory import Inventory, KnownNames
+from webhook_context.member_keys import MemberKeys
 from webhook_context.records import Records
 from webhook_context.revival import Outcome, Revival
+from webhook_context.segments_redis import Origin
 from webhook_context.store_redis import RedisContexts
 from webhook_context.unsealing import Found, Unsealing, Unusable
 
@@ -46,7 +49,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of an object.
+    """What became of an object, or of a member of a segment.
 
     Attributes:
         tenant: Empty where the object is not to be read, as are the others.
@@ -87,7 +90,8 @@ class Restoring:
         master_key: Opens the copies of the keys.
         inventory: Lists them.
         store: Knows the tenants.
-        revival: Brings single objects back.
+        revival: Brings single packs back.
+        member_keys: Of segments.
     """
 
     def __init__(
@@ -95,11 +99,12 @@ class Restoring:
         client: Client,
         cold: ObjectStore,
         names: ColdNames,
-        master_key: SecretStr,
+        master_key: MasterKeys | SecretStr,
         *,
         inventory: Inventory,
         store: RedisContexts,
         revival: Revival,
+        member_keys: MemberKeys,
     ) -> None:
         self._client = client
         self._cold = cold
@@ -108,6 +113,7 @@ class Restoring:
         self._inventory = inventory
         self._store = store
         self._revival = revival
+        self._member_keys = member_keys
 
     async def carry_out(self, order: Order) -> AsyncIterator[Progress]:
         """Restore, and tell how far it has come after each few contexts. The totals are of one object.
@@ -126,7 +132,7 @@ class Restoring:
             groups.append(group)
             objects += len(group)
             unknown += any(name not in known for name in group)
-            if unknown == RESTORED_AT_ONCE or objects >= PASSED_AT_ONCE:
+            if unknown == RESTORED_AT_ONCE or objects >= PASSED_AT_ONCE or home_of(group[0]):
                 yield await self._carried_out(groups, known, unsealing, order, progress)
                 groups, objects, unknown = [], 0, 0
         if groups:
@@ -164,13 +170,15 @@ class Restoring:
         self, group: list[str], known: KnownNames, unsealing: Unsealing, *, dry_run: bool
     ) -> list[Result]:
         """All objects of one context, the newest first: what the older ones say beyond it joins it."""
+        if home_of(group[0]):
+            return await self._restore_segment(group, known, unsealing, dry_run=dry_run)
         results: list[Result] = []
         foreseen = False
         for name in reversed(group):
             if name in known:
                 results.append(Result(name, Outcome.PRESENT))
                 continue
-            result = await self._restore_one(name, unsealing, dry_run=dry_run)
+            result = await self._restore_one(name, unsealing.found(name), unsealing, dry_run=dry_run)
             if dry_run and result.outcome is Outcome.RESTORED:
                 # Nothing was written, so the older ones still find nothing.
                 result = Result(name, Outcome.PRESENT) if foreseen else result
@@ -178,9 +186,39 @@ class Restoring:
             results.append(result)
         return results
 
-    async def _restore_one(self, name: str, unsealing: Unsealing, *, dry_run: bool) -> Result:
+    async def _restore_segment(
+        self, group: list[str], known: KnownNames, unsealing: Unsealing, *, dry_run: bool
+    ) -> list[Result]:
+        """All members of a segment; once nothing in it is needed any more, Redis looks after it again."""
+        home = home_of(group[0])
         try:
-            found = await unsealing.found(name)
+            segment = await unsealing.segment(group)
+        except Unusable as error:
+            log.warning("restore.unusable", object=home, reason=error.reason)
+            return [Result(home, Outcome.FAILED, reason=error.reason)]
+        if segment is None:
+            return []
+        lacking = [member for member in segment.members if str(segment.place(member)) not in known]
+        results = [Result(home, Outcome.PRESENT)] * (len(segment.members) - len(lacking))
+        for start in range(0, len(lacking), RESTORED_AT_ONCE):
+            portion = lacking[start : start + RESTORED_AT_ONCE]
+            results += await asyncio.gather(
+                *(
+                    self._restore_one(
+                        str(segment.place(one)), unsealing.member(segment, one), unsealing, dry_run=dry_run
+                    )
+                    for one in portion
+                )
+            )
+        if not dry_run and home not in known and all(one.outcome is not Outcome.FAILED for one in results):
+            await self._member_keys.adopt(segment.tenant, segment_id_of(home), Origin.RESTORED)
+        return results
+
+    async def _restore_one(
+        self, name: str, finding: Awaitable[Found], unsealing: Unsealing, *, dry_run: bool
+    ) -> Result:
+        try:
+            found = await finding
         except Unusable as error:
             log.warning("restore.unusable", object=name, reason=error.reason)
             return Result(name, Outcome.FAILED, reason=error.reason)

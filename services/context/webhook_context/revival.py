@@ -107,7 +107,7 @@ class Revival:
             held = await compare(self._store, self._tiers, found.pack)
         if held.standing is Standing.LACKING:
             await self._join(found.pack, held)
-        elif held.standing is Standing.WHOLE and held.pointer == found.name:
+        elif held.standing is Standing.WHOLE and held.pointer == found.pointer:
             # The one who put it back may not have come further than that.
             await self._tell(found.pack)
         return _OF[held.standing]
@@ -176,7 +176,7 @@ def _fields(found: Found, records: Records) -> dict[str, Any]:
         "pinned": int(pack.pinned),
         "bytes": 0,
         "generation": max(pack.generation, _generation(found.name)),
-        "pointer": found.name,
+        "pointer": found.pointer,
         "checksum": found.checksum,
         "codec": found.opened.codec,
         "stored": found.stored_bytes,

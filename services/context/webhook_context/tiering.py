@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from webhook_shared.key_copies import KeyCopies
+from webhook_shared.master_keys import MasterKeys, all_of
 from webhook_shared.objects import ObjectStore
 from webhook_shared.redis import Client
 
@@ -22,6 +23,7 @@ from webhook_context.memory import Memory
 from webhook_context.orphans import Orphans
 from webhook_context.packing import Packer
 from webhook_context.pressure import Pressure
+from webhook_context.segment_parts import SegmentParts, segment_parts
 from webhook_context.settings import ContextLifecycleSection, ContextWebhook
 from webhook_context.store_redis import RedisContexts
 from webhook_context.tiers_redis import RedisTiers, Timing
@@ -36,10 +38,13 @@ class Tiering:
     """The parts, as the rest of the process uses them."""
 
     policy: Policy
+    master_keys: MasterKeys
     store: RedisContexts
+    archive: Archive
     tiers: RedisTiers
     feeds: Feeds
     transitions: Transitions
+    small: SegmentParts
     memory: Memory
     forcing: Forcing
     ageing: Ageing
@@ -52,7 +57,12 @@ class Tiering:
 
 
 def tiering(
-    client: Client, cold: ObjectStore, webhook: ContextWebhook, timing: Timing | None = None
+    client: Client,
+    cold: ObjectStore,
+    webhook: ContextWebhook,
+    timing: Timing | None = None,
+    *,
+    master_keys: MasterKeys | None = None,
 ) -> Tiering:
     """The tiers over one Redis and one cold store. Nothing is sent, nothing runs yet.
 
@@ -60,29 +70,52 @@ def tiering(
         ValueError: The master key is missing or weak.
     """
     settings, policy = webhook.context_lifecycle, _policy(webhook.context_lifecycle)
-    learned = learning(client, cold, webhook)
+    held = master_keys or all_of(webhook.encryption)
+    learned = learning(client, cold, webhook, held)
     keyring = learned.keyring
     packer = Packer(keyring, settings.compression_type, settings.compression_level, learned.samples)
     archive = Archive(packer, cold)
     store = RedisContexts(
         client, keyring, archive, touch_ms=max(policy.hot_ms // TOUCHES_PER_HOT_DURATION, 1)
     )
-    names = ColdNames(webhook.encryption.master_key)
+    names = ColdNames(held)
     tiers = RedisTiers(client, names, timing or Timing())
-    key_copies = KeyCopies(cold, webhook.encryption.master_key)
-    inventory = Inventory(client, store, cold)
+    key_copies = KeyCopies(cold, held)
+    inventory = Inventory(client, store, cold, names)
     bundler = Bundler(client, store, keyring, packer, key_copies)
     feeds = Feeds(client, webhook.context_watch.kept_changes)
-    transitions = Transitions(tiers, bundler, archive, cold, feeds, grace_ms=policy.grace_ms)
+    small = segment_parts(
+        client,
+        cold,
+        webhook.context_segments,
+        keyring=keyring,
+        names=names,
+        store=store,
+        timing=timing or Timing(),
+        grace_ms=policy.grace_ms,
+    )
+    transitions = Transitions(
+        tiers,
+        bundler,
+        archive,
+        cold,
+        segments=small.segments,
+        cold_packs=small.cold_packs,
+        feeds=feeds,
+        grace_ms=policy.grace_ms,
+    )
     memory = Memory(client, limit_bytes=settings.memory_limit, low_ratio=settings.pressure_low_ratio)
     forcing = Forcing(store, tiers, transitions, memory, policy)
     check_s = settings.check_interval.total_seconds()
     return Tiering(
         policy=policy,
+        master_keys=held,
         store=store,
+        archive=archive,
         tiers=tiers,
         feeds=feeds,
         transitions=transitions,
+        small=small,
         memory=memory,
         forcing=forcing,
         ageing=Ageing(
@@ -105,7 +138,7 @@ def tiering(
             client,
             cold,
             names,
-            webhook.encryption.master_key,
+            held,
             inventory=inventory,
             store=store,
             tiers=tiers,

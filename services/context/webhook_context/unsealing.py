@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import SecretStr
-from webhook.context.v1.pack_pb2 import Pack
+from webhook.context.v1.pack_pb2 import Pack, SegmentKeys, SegmentMember
 from webhook_shared.dictionary_copies import Copies
 from webhook_shared.dictionary_store import Dictionaries
 from webhook_shared.envelope import (
@@ -19,13 +21,16 @@ from webhook_shared.envelope import (
     UnknownKey,
 )
 from webhook_shared.key_copies import KeyCopies
+from webhook_shared.master_keys import MasterKeys
 from webhook_shared.objects import ObjectMissing, ObjectStore
 from webhook_shared.redis import Client
 
 from webhook_context.archive import LARGE_PACK_BYTES
-from webhook_context.cold import ColdNames
+from webhook_context.cold import KEYS_SUFFIX, SEGMENT, ColdNames
 from webhook_context.inventory import place_of
 from webhook_context.packing import Opened, Packer, checksum, tenant_of
+from webhook_context.segment import Place, keys_tenant, open_keys
+from webhook_context.segment import place_of as member_place
 
 KEYS_DESTROYED = "TENANT_KEYS_DESTROYED"
 LARGE_AT_ONCE = 2
@@ -46,14 +51,17 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A verified object of the cold store.
+    """A verified pack of the cold store.
 
     Attributes:
+        name: Of its object, or of its place in a segment.
+        pointer: As a context has it.
         checksum: SHA-256 of its bytes, hex.
         stored_bytes: As it lies there.
     """
 
     name: str
+    pointer: str
     opened: Opened
     checksum: str
     stored_bytes: int
@@ -62,6 +70,23 @@ class Found:
     def pack(self) -> Pack:
         """What it holds."""
         return self.opened.pack
+
+
+class FoundSegment(NamedTuple):
+    """A segment whose keys open.
+
+    Attributes:
+        name: Of the object with the members.
+        members: Those that were not forgotten.
+    """
+
+    name: str
+    tenant: str
+    members: Sequence[SegmentMember]
+
+    def place(self, member: SegmentMember) -> Place:
+        """Where one of them lies."""
+        return member_place(self.name, member)
 
 
 class Unsealing:
@@ -79,7 +104,13 @@ class Unsealing:
     """
 
     def __init__(
-        self, client: Client, cold: ObjectStore, names: ColdNames, master_key: SecretStr, *, restores: bool
+        self,
+        client: Client,
+        cold: ObjectStore,
+        names: ColdNames,
+        master_key: MasterKeys | SecretStr,
+        *,
+        restores: bool,
     ) -> None:
         self._cold = cold
         self._names = names
@@ -126,7 +157,70 @@ class Unsealing:
             raise Unusable(_reason(error, "DAMAGED")) from None
         if place_of(name) != self._names.prefix(tenant, opened.pack.context_id):
             raise Unusable("NAME_DIFFERS")
-        return Found(name, opened, checksum(sealed), len(sealed))
+        return Found(name, name, opened, checksum(sealed), len(sealed))
+
+    async def segment(self, names: Sequence[str]) -> FoundSegment | None:
+        """What the objects of a segment stand for; None where its members are gone.
+
+        Raises:
+            Unusable: With the reason.
+            ObjectTrouble: The cold store can't be reached.
+            REDIS_TROUBLE: Redis can't be.
+        """
+        home = place_of(names[0])
+        if home + SEGMENT not in names:
+            return None
+        held = [await self._member_keys(home, name) for name in names if name.endswith(KEYS_SUFFIX)]
+        usable = [one for one in held if isinstance(one, SegmentKeys)]
+        if not usable:
+            reasons = [one.reason for one in held if isinstance(one, Unusable)]
+            raise Unusable(reasons[-1] if reasons else "SEGMENT_KEYS_MISSING")
+        # Each time one is forgotten they are made anew: what is not in all of them has been forgotten.
+        lasting = set.intersection(*({member.offset for member in one.members} for one in usable))
+        members = [member for member in usable[0].members if member.offset in lasting]
+        return FoundSegment(home + SEGMENT, usable[0].tenant, members)
+
+    async def _member_keys(self, home: str, name: str) -> SegmentKeys | Unusable:
+        try:
+            sealed = await self._cold.get(name)
+            tenant = keys_tenant(sealed)
+            if not home.startswith(self._names.beginning(tenant)):
+                return Unusable("NAME_DIFFERS")
+            if reason := await self._keys_at_hand(tenant):
+                return Unusable(reason)
+            return open_keys(self.keyring, home, sealed)
+        except ObjectMissing:
+            return Unusable("SEGMENT_KEYS_MISSING")
+        except EnvelopeError as error:
+            return Unusable(_reason(error, "DAMAGED"))
+
+    async def member(self, segment: FoundSegment, member: SegmentMember) -> Found:
+        """A pack in a segment.
+
+        Raises:
+            Unusable: With the reason.
+            ObjectTrouble: The cold store can't be reached.
+            REDIS_TROUBLE: Redis can't be.
+        """
+        lies = segment.place(member)
+        sealed = b""
+        for _ in range(2):
+            # What was damaged on the way comes whole the next time.
+            try:
+                sealed = lies.content(await self._cold.part(lies.segment, lies.offset, lies.length))
+            except ObjectMissing:
+                raise Unusable("OBJECT_MISSING") from None
+            if checksum(sealed) == member.checksum:
+                break
+        else:
+            raise Unusable("DAMAGED")
+        try:
+            opened = await self._opened(segment.tenant, sealed)
+        except EnvelopeError as error:
+            raise Unusable(_reason(error, "DAMAGED")) from None
+        if opened.pack.context_id != member.context_id:
+            raise Unusable("NAME_DIFFERS")
+        return Found(str(lies), lies.pointer, opened, member.checksum, len(sealed))
 
     async def _opened(self, tenant: str, sealed: bytes) -> Opened:
         try:
@@ -151,8 +245,8 @@ class Unsealing:
     async def _look(self, tenant: str) -> str:
         try:
             await self.keyring.look(tenant)
-            self.keyring.learn(tenant, await self._copies.salts(tenant))
-            if not self.keyring.salts(tenant):
+            self.keyring.learn(tenant, await self._copies.entries(tenant))
+            if not self.keyring.entries(tenant):
                 return "KEY_MISSING"
             if self._restores:
                 await self.keyring.prepare([tenant])

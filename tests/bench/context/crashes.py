@@ -1,4 +1,4 @@
-"""Kills the mover of contexts at every step of every transition, with writers at work."""
+"""Kills the mover of contexts at every step of every transition and of segments, with writers at work."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ import os
 import sys
 from typing import Any
 
-TEST = "services/context/tests/test_crashes.py"
+SHARES = {
+    "services/context/tests/test_crashes.py": 0.75,
+    "services/context/tests/test_segment_crashes.py": 0.25,
+}
+"""The tests of it, and how many of the crashes are theirs."""
 
 
 async def measure(count: int) -> dict[str, Any]:
-    """Run the test of it for long; it ends at the first acknowledged version that is lost or stale."""
+    """Run the tests of it for long; each ends at the first acknowledged version that is lost or stale."""
+    lost = [await _lost(test, round(count * share)) for test, share in SHARES.items()]
+    return {"crashes": count, "crash_lost": sum(lost)}
+
+
+async def _lost(test: str, count: int) -> int:
     environ = os.environ | {"WEBHOOK_TEST_CRASHES": str(count)}
-    command = [sys.executable, "-m", "pytest", TEST, "-p", "no:cacheprovider", "--timeout", "7200"]
+    command = [sys.executable, "-m", "pytest", test, "-p", "no:cacheprovider", "--timeout", "14400"]
     running = await asyncio.create_subprocess_exec(*command, env=environ)
-    return {"crashes": count, "crash_lost": 1 if await running.wait() else 0}
+    return 1 if await running.wait() else 0

@@ -12,7 +12,9 @@ end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if held[4] then
-  if tonumber(held[5]) > now then
+  local left = tonumber(held[5]) - now
+  -- No lease is as long as that: it was taken before the clock was set back.
+  if left > 0 and left <= tonumber(ARGV[4]) then
     return {-2, 0, ''}
   end
   local dropped = held[4] .. '@' .. (now + tonumber(ARGV[5])) .. ','
