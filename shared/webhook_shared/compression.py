@@ -29,6 +29,8 @@ NO_DICTIONARY = bytes(ID_BYTES)
 MOST_PREPARED = 64
 _WINDOW_LOG_MAX = 26
 
+Decompressor = zstandard.ZstdDecompressor
+
 _Key = TypeVar("_Key", bound=Hashable)
 _Made = TypeVar("_Made")
 
@@ -121,7 +123,7 @@ class _Workspace(threading.local):
 
     def __init__(self) -> None:
         self.compressors: dict[tuple[bytes, int], zstandard.ZstdCompressor] = {}
-        self.decompressors: dict[bytes, zstandard.ZstdDecompressor] = {}
+        self.decompressors: dict[bytes, Decompressor] = {}
 
 
 _workspace = _Workspace()
@@ -166,13 +168,16 @@ def decompress(frame: bytes, one: bytes, size_bytes: int) -> bytes:
         DictionaryMissing: Made with a dictionary that we don't have.
         CompressionError: Damaged, or larger than said.
     """
-    decompressor = _workspace.decompressors.get(one)
-    if decompressor is None:
-        decompressor = _kept(_workspace.decompressors, one, lambda: _decompressor(one))
+    return inflate(decompressor(one), frame, size_bytes)
+
+
+def inflate(one: Decompressor, frame: bytes, size_bytes: int) -> bytes:
+    """As `decompress`, given what reads the frames of a dictionary in this thread."""
     try:
+        # Never more than a frame says of itself is made.
         if zstandard.frame_content_size(frame) != size_bytes:
             raise CompressionError("the frame says another size than its header")
-        content: bytes = decompressor.decompress(frame, max_output_size=size_bytes)
+        content: bytes = one.decompress(frame)
     except zstandard.ZstdError:
         raise CompressionError("the frame is damaged") from None
     if len(content) != size_bytes:
@@ -180,7 +185,17 @@ def decompress(frame: bytes, one: bytes, size_bytes: int) -> bytes:
     return content
 
 
-def _decompressor(one: bytes) -> zstandard.ZstdDecompressor:
+def decompressor(one: bytes) -> Decompressor:
+    """What reads the frames of a dictionary, by its id, in this thread.
+
+    Raises:
+        DictionaryMissing: We don't have it.
+    """
+    found = _workspace.decompressors.get(one)
+    return found or _kept(_workspace.decompressors, one, lambda: _decompressor(one))
+
+
+def _decompressor(one: bytes) -> Decompressor:
     entry = known(one)
     if entry is None and one != NO_DICTIONARY:
         raise DictionaryMissing(f"dictionary {one.hex()} is not here")

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from webhook_consumer.entry import Entry
+from webhook_consumer.entry import DELIVERIES, ID, Entry
 from webhook_consumer.shares import Shares, tool_of
 
 NEVER = math.inf
@@ -124,17 +124,15 @@ class Buffer:
         Returns:
             What is beyond the share of its tool, and not held.
         """
-        fresh = {entry.id: entry for entry in entries if entry.id not in self._held}
+        fresh = dict(zip(map(ID, entries), entries, strict=True))
+        if not fresh.keys().isdisjoint(self._held):
+            fresh = {entry_id: entry for entry_id, entry in fresh.items() if entry_id not in self._held}
         if not fresh:
             return []
         tools = {entry.fields.get(b"tool") or tool_of(entry) for entry in fresh.values()}
         self._shares.begin(tools, self._held.values())
         beyond: list[Entry] = []
-        if (
-            shared
-            and not self._shares.several
-            and all(entry.deliveries <= self._suspicious for entry in fresh.values())
-        ):
+        if shared and not self._shares.several and max(map(DELIVERIES, fresh.values())) <= self._suspicious:
             # Of one tool, and nothing suspicious: the usual case, which costs little.
             [tool] = tools
             self._held.update(fresh)
@@ -194,7 +192,7 @@ class Buffer:
 
     def settling(self, ids: Iterable[bytes]) -> None:
         """These have been worked on; they are held until that is written down, but take no room."""
-        self._settling |= self._held.keys() & ids
+        self._settling.update(filter(self._held.__contains__, ids))
         self._freed.set()
 
     def drop(self, ids: Collection[bytes]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from google.protobuf.message import DecodeError
 from webhook.event.v1.event_pb2 import WebhookEvent
-from webhook_shared.envelope import MAGIC, Keyring, Undecodable, UnknownFormat, UnknownKey
+from webhook_shared.envelope import MAGIC, Keyring, Opening, Undecodable, UnknownFormat, UnknownKey
 
 from webhook_consumer.entry import Cause, Dead, Entry, Failure, Outage, Retry
 from webhook_consumer.queue_redis import QUEUE_TROUBLE
@@ -30,18 +30,32 @@ class Opener:
         Raises:
             Outage: The tenants' keys can't be read.
         """
+        return [opened async for _, opened in self.each(entries)]
+
+    async def each(self, entries: Sequence[Entry]) -> AsyncIterator[tuple[int, Opened]]:
+        """As `open`, one by one, each with its place.
+
+        An event that is let go of leaves its memory to the next one, which is faster by a tenth: all of a
+        batch at once are more than the caches of a processor hold.
+        """
         await self._prepare(entries)
-        opened = [self._open(entry) for entry in entries]
-        keyless = [at for at, result in enumerate(opened) if isinstance(result, Retry)]
-        if keyless:
-            # Another process may have made a key since we read the table.
-            await self._prepare([entries[at] for at in keyless])
-            for at in keyless:
-                opened[at] = self._open(entries[at])
-        return opened
+        openings = _Openings(self._keyring)
+        has_looked_again = False
+        for at, entry in enumerate(entries):
+            opened = _opened(entry, openings)
+            if type(opened) is Retry and not has_looked_again:
+                # Another process may have made a key since we read the table. What else is missing in this
+                # batch is found out first, so that one look is enough.
+                has_looked_again = True
+                for other in entries[at + 1 :]:
+                    _opened(other, openings)
+                await self._prepare(entries[at:])
+                openings = _Openings(self._keyring)
+                opened = _opened(entry, openings)
+            yield at, opened
 
     async def _prepare(self, entries: Sequence[Entry]) -> None:
-        for tenant in {entry.fields.get(b"tenant") for entry in entries}:
+        for tenant in {fields.get(b"tenant") for _, fields, _ in entries}:
             # Only for what looks like ours: preparing makes a key where the tenant has none.
             if tenant is None or not any(_is_sealed_for(tenant, entry) for entry in entries):
                 continue
@@ -54,24 +68,39 @@ class Opener:
             except QUEUE_TROUBLE as error:
                 raise Outage(f"the tenants' keys can't be read ({type(error).__name__})") from error
 
-    def _open(self, entry: Entry) -> Opened:
-        try:
-            fields = entry.fields
-            tenant, event_id = fields[b"tenant"].decode(), fields[b"id"].decode()
-            sealed, schema = fields[b"sealed"], fields[b"schema"]
-        except (KeyError, UnicodeDecodeError):
-            return Dead(Cause.UNDECODABLE, "not an event: it lacks id, tenant, schema or sealed")
-        if schema != SCHEMA:
-            return _of_another_version(schema)
-        try:
-            event = WebhookEvent.FromString(self._keyring.open(tenant, sealed, "event", event_id))
-        except (UnknownKey, UnknownFormat) as error:
-            return Retry(str(error), failure=Failure.UNREADABLE)
-        except Undecodable as error:
-            return Dead(Cause.UNDECODABLE, str(error))
-        except DecodeError:
-            return Dead(Cause.UNDECODABLE, "what was sealed is not a WebhookEvent")
-        return event if event.id == event_id and event.tenant == tenant else ANOTHER_EVENT
+
+class _Openings(dict[bytes, tuple[str, Opening]]):
+    """By tenant, its name and what opens its events in this batch."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        super().__init__()
+        self._keyring = keyring
+
+    def __missing__(self, tenant: bytes) -> tuple[str, Opening]:
+        name = tenant.decode()
+        self[tenant] = made = name, self._keyring.opening(name, "event")
+        return made
+
+
+def _opened(entry: Entry, openings: _Openings) -> Opened:
+    fields = entry.fields
+    try:
+        name, schema = fields[b"id"], fields[b"schema"]
+        sealed, event_id = fields[b"sealed"], name.decode()
+        tenant, opening = openings[fields[b"tenant"]]
+    except (KeyError, UnicodeDecodeError):
+        return Dead(Cause.UNDECODABLE, "not an event: it lacks id, tenant, schema or sealed")
+    if schema != SCHEMA:
+        return _of_another_version(schema)
+    try:
+        event = WebhookEvent.FromString(opening.open(sealed, name))
+    except (UnknownKey, UnknownFormat) as error:
+        return Retry(str(error), failure=Failure.UNREADABLE)
+    except Undecodable as error:
+        return Dead(Cause.UNDECODABLE, str(error))
+    except DecodeError:
+        return Dead(Cause.UNDECODABLE, "what was sealed is not a WebhookEvent")
+    return event if event.id == event_id and event.tenant == tenant else ANOTHER_EVENT
 
 
 def _is_sealed_for(tenant: bytes, entry: Entry) -> bool:

@@ -427,7 +427,14 @@ def _unparsed(response: Any, **_: Any) -> Any:
 def _entries(reply: Any) -> list[Entry]:
     if not reply:
         return []
-    return [Entry(entry_id, fields_of(fields)) for entry_id, fields in reply[0][1]]
+    # For every entry that is ever read: what a call or a keyword costs is felt here.
+    new = tuple.__new__
+    entries: list[Entry] = []
+    for entry_id, flat in reply[0][1]:
+        pairs = iter(flat)
+        fields = dict(zip(pairs, pairs))  # noqa: B905  # Redis sends pairs
+        entries.append(new(Entry, (entry_id, fields, 1)))
+    return entries
 
 
 def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -11,7 +11,7 @@ from webhook_shared.redis import Backoff
 from webhook_shared.telemetry import log
 
 from webhook_consumer.buffer import Buffer
-from webhook_consumer.entry import CANARY, Cause, Dead, Done, Entry, Outcome, Retry
+from webhook_consumer.entry import CANARY, ID, Cause, Dead, Done, Entry, Failure, Outcome, Retry
 from webhook_consumer.fingerprint import fingerprint
 from webhook_consumer.holds import Holds
 from webhook_consumer.metrics import StageMetrics, ack_fenced, over_budget, parkings, stream_lost
@@ -66,11 +66,11 @@ class Settlement:
         if found.dead:
             await self._insist(lambda: self._queue.bury(found.dead))
         if found.done:
-            await self._acks.submit([entry.id for entry in found.done])
+            await self._acks.submit(list(map(ID, found.done)))
             self._count(found.done)
-        if self._canaries is not None and any(map(_is_canary, entries)):
+        if self._canaries is not None and any(CANARY in fields for _, fields, _ in entries):
             await self._tell(self._canaries, entries, outcomes)
-        self._buffer.drop([entry.id for entry in entries])
+        self._buffer.drop(list(map(ID, entries)))
 
     async def park(self, entries: Sequence[Entry], why: str) -> None:
         """Put entries aside that were not started; returns when that is durable."""
@@ -148,7 +148,7 @@ class Settlement:
         if isinstance(outcome, Retry):
             delay_s = self._policy.delay_s(outcome, failures)
             if delay_s is not None:
-                if self._budget is not None and not self._budget.spend(tool):
+                if self._is_over_budget(tool, outcome):
                     over_budget.labels(tool, self._metrics.stage).inc()
                     delay_s = self._policy.delay_s(outcome, failures, hurry=False) or delay_s
                 self._metrics.retried.labels(tool).inc()
@@ -167,6 +167,12 @@ class Settlement:
             fingerprint=alike,
         )
         found.dead.append(Burial(entry.id, outcome.cause, outcome.detail, failures, alike))
+
+    def _is_over_budget(self, tool: str, outcome: Retry) -> bool:
+        # To look again at what has changed is no retry of what failed.
+        if self._budget is None or outcome.failure is Failure.CONTENDED:
+            return False
+        return not self._budget.spend(tool)
 
 
 def _is_canary(entry: Entry) -> bool:

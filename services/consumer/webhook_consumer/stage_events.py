@@ -10,8 +10,16 @@ from webhook_shared.telemetry import log
 
 from webhook_consumer import blame
 from webhook_consumer.append import Append
+from webhook_consumer.archive_forgotten import Forgotten
 from webhook_consumer.archive_stage import REPLAY
-from webhook_consumer.context_client import CONTEXT_DELETED, Addition, ContextClient
+from webhook_consumer.context_client import (
+    BYTE_QUOTA_EXCEEDED,
+    CONTEXT_DELETED,
+    CONTEXT_QUOTA_EXCEEDED,
+    EVENT_ERASED,
+    Addition,
+    ContextClient,
+)
 from webhook_consumer.entry import DONE, Cause, Dead, Done, Entry, Outcome, Retry
 from webhook_consumer.metrics import context_deleted
 from webhook_consumer.normalize import NormalizeError
@@ -26,14 +34,20 @@ class EventStage:
         opener: Opens what security sealed.
         normalize: What an event says of which contexts; raises NormalizeError.
         contexts: Where that is kept.
+        forgotten: Hears of events that name somebody who was erased; None where nothing is archived.
     """
 
     def __init__(
-        self, opener: Opener, normalize: Callable[[WebhookEvent], list[Append]], contexts: ContextClient
+        self,
+        opener: Opener,
+        normalize: Callable[[WebhookEvent], list[Append]],
+        contexts: ContextClient,
+        forgotten: Forgotten | None = None,
     ) -> None:
         self._opener = opener
         self._normalize = normalize
         self._contexts = contexts
+        self._forgotten = forgotten
 
     async def handle(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
         """One outcome per entry, in order.
@@ -45,7 +59,7 @@ class EventStage:
         additions: list[Addition] = []
         owners: list[int] = []
         with spans("webhook.process", entries) as parents:
-            for at, opened in enumerate(await self._opener.open(entries)):
+            async for at, opened in self._opener.each(entries):
                 said = self._said(opened) if isinstance(opened, WebhookEvent) else opened
                 if isinstance(opened, WebhookEvent) and isinstance(said, list):
                     replay_id = entries[at].text(REPLAY) if REPLAY in entries[at].fields else ""
@@ -55,9 +69,16 @@ class EventStage:
                     outcomes[at] = said
             results = await blame.each(self._contexts.append, additions)
             blame.raise_if_away(results)
+            await self._forget(additions, results)
         for at, addition, result in zip(owners, additions, results, strict=True):
             outcomes[at] = _worse(outcomes[at], _outcome(addition, result))
         return outcomes
+
+    async def _forget(self, additions: Sequence[Addition], results: Sequence[ServiceError | None]) -> None:
+        """Keep out of the archive what the context store refuses because somebody was erased; rare."""
+        for addition, result in zip(additions, results, strict=True):
+            if result is not None and result.reason == EVENT_ERASED and self._forgotten is not None:
+                await self._forgotten.note(addition.event.tenant, [addition.event.id])
 
     def _said(self, event: WebhookEvent) -> list[Append] | Outcome:
         try:
@@ -72,10 +93,13 @@ class EventStage:
 def _outcome(addition: Addition, result: ServiceError | None) -> Outcome:
     if result is None:
         return DONE
-    if result.reason == CONTEXT_DELETED:
+    if result.reason in {CONTEXT_DELETED, EVENT_ERASED}:
         # Whoever deleted it wants to hear no more of it.
         context_deleted.labels(addition.event.tool).inc()
         return DONE
+    if result.reason in {CONTEXT_QUOTA_EXCEEDED, BYTE_QUOTA_EXCEEDED}:
+        # Nobody is at fault, and waiting makes no room: it is kept where operators see it.
+        return Dead(Cause.QUOTA, blame.detail_of(result))
     return blame.failure(result)
 
 

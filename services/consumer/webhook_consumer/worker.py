@@ -14,7 +14,7 @@ from webhook_shared.tasks import ended
 from webhook_shared.telemetry import log
 
 from webhook_consumer.buffer import Buffer
-from webhook_consumer.entry import Cause, Dead, Entry, Handler
+from webhook_consumer.entry import ID, Cause, Dead, Entry, Handler
 from webhook_consumer.handling import Handling
 from webhook_consumer.holds import Holds
 from webhook_consumer.metrics import StageMetrics
@@ -143,7 +143,7 @@ class Worker:
             if not batch:
                 continue
             # Of tools that take turns the first entry need not be the oldest.
-            queued_ms = int(min(batch).id.partition(b"-")[0])
+            queued_ms = int(min(map(ID, batch)).partition(b"-")[0])
             self._metrics.dwell.observe(time.time() - queued_ms / 1000, len(batch))
             if self._buffer.is_suspect(batch[0]):
                 await self._run_alone(batch[0])
@@ -163,7 +163,7 @@ class Worker:
             await self._hand_back([entry.id for entry in batch])
             return
         self._metrics.duration.observe(time.perf_counter() - started, len(batch))
-        self._buffer.settling([entry.id for entry in batch])
+        self._buffer.settling(map(ID, batch))
         await self._settlement.settle(batch, outcomes)
 
     async def _run_alone(self, suspect: Entry) -> None:

@@ -53,7 +53,7 @@ class Opening:
             now_s = time.monotonic()
             self.waits_s += [now_s - float(entry.fields[SENT]) for entry in batch]
         outcomes: list[Outcome] = []
-        for opened in await self.opener.open(batch):
+        async for _, opened in self.opener.each(batch):
             if isinstance(opened, WebhookEvent):
                 self.opened += 1
                 outcomes.append(DONE)
