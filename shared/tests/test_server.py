@@ -43,7 +43,7 @@ def add(server: grpc.aio.Server) -> None:
         echo, wrappers_pb2.StringValue.FromString, wrappers_pb2.StringValue.SerializeToString
     )
     handlers = {"Echo": handler, "Admin": handler}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+    server.add_registered_method_handlers(NAME, handlers)
 
 
 @asynccontextmanager

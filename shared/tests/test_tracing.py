@@ -41,7 +41,7 @@ def add(server: grpc.aio.Server) -> None:
         "Once": grpc.unary_unary_rpc_method_handler(once, parse, write),
         "Ticks": grpc.unary_stream_rpc_method_handler(ticks, parse, write),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+    server.add_registered_method_handlers(NAME, handlers)
 
 
 async def test_a_stream_that_its_reader_ends_leaves_no_error_and_a_call_leaves_a_span(

@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from webhook_shared import telemetry
 from webhook_shared.channel import LARGEST_MESSAGE_BYTES, PLAIN
 from webhook_shared.identity import Authenticator, Role
-from webhook_shared.interceptors import Guarded, UnaryTraced
+from webhook_shared.interceptors import ByName, Guarded, UnaryTraced
 from webhook_shared.settings import TlsSection
 from webhook_shared.tasks import ended
 from webhook_shared.tls import (
@@ -39,6 +40,8 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # The core's own pings, which measure bandwidth, count too: a busy caller was sent away for them.
+    ("grpc.http2.max_ping_strikes", 0),
     # Calls that wait for the event loop. By default gRPC drops some from 1,000 on, all from 3,000 on, and
     # what has waited for 30 s: with CANCELLED, as if the caller had. Here they wait, until their deadline.
     ("grpc.server.max_pending_requests", MOST_PENDING_CALLS),
@@ -56,13 +59,13 @@ class Service:
 
     Attributes:
         name: "webhook.context.v1.ContextService".
-        add: Adds the servicer to the server.
+        add: Adds the servicer to a server, or to what guards one.
         role: What a caller needs for any method...
         roles: ...but for these, by method name.
     """
 
     name: str
-    add: Callable[[grpc.aio.Server], None]
+    add: Callable[[Any], None]
     role: Role
     roles: Mapping[str, Role] = field(default_factory=dict)
 
@@ -101,7 +104,7 @@ async def serving(
         TlsProblem: The certificates can't be used, or there are none and the address is off this machine.
     """
     credentials = _credentials(address, tls)
-    interceptors: list[grpc.aio.ServerInterceptor] = [Guarded(authenticator, partial(_role_of, services))]
+    interceptors: list[grpc.aio.ServerInterceptor] = []
     if telemetry.tracing_is_on():
         from opentelemetry.instrumentation.grpc import (  # noqa: PLC0415  # slow to import, rarely needed
             aio_server_interceptor,
@@ -112,14 +115,20 @@ async def serving(
         tracer: grpc.aio.ServerInterceptor = aio_server_interceptor(  # type: ignore[no-untyped-call]
             filter_=filters.negate(filters.health_check())
         )
-        interceptors.insert(0, UnaryTraced(tracer))
+        interceptors.append(UnaryTraced(tracer))
     server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
     checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    # Health and reflection stay open.
+    open_to_all: Any = ByName(server)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, open_to_all)
+    guarded = Guarded(server, authenticator, partial(_role_of, services))
     for service in services:
-        service.add(server)
+        service.add(guarded)
     names = [service.name for service in services]
-    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    shown = reflection.aio.ReflectionServicer([*names, health.SERVICE_NAME, reflection.SERVICE_NAME])
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]  # gRPC's
+        shown, open_to_all
+    )
     try:
         port = (
             server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)

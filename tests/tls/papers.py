@@ -90,7 +90,7 @@ def _add(server: grpc.aio.Server) -> None:
         "Administer": grpc.unary_unary_rpc_method_handler(_who, parse, write),
         "Tick": grpc.unary_stream_rpc_method_handler(_tick, parse, write),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+    server.add_registered_method_handlers(NAME, handlers)
 
 
 @asynccontextmanager

@@ -374,6 +374,7 @@ class Town(Lab):
             "block_timeout": "200ms",
             "circuit_breaker": {"open_time": "50ms", "open_time_cap": "100ms"},
             **overrides,
+            "enrichment": {"settle_delay": "0s", **overrides.get("enrichment", {})},
         }
         return running(
             ConsumerSettings(

@@ -1,10 +1,13 @@
 """Stage two, from a changed context to one that is understood."""
 
 import asyncio
+import time
 
 from webhook.context.v1.context_service_pb2 import Append, BatchGetContextsRequest, UpdateContextRequest
-from webhook_consumer.entry import Cause
-from webhook_shared.errors import InvalidArgument, Unavailable
+from webhook_consumer import handling
+from webhook_consumer.entry import DONE, Cause, Entry
+from webhook_consumer.stage_enrichment import EnrichmentStage
+from webhook_shared.errors import InvalidArgument, NotFound, Unavailable
 
 WORKED_ON_S = 0.5
 
@@ -133,7 +136,8 @@ async def test_what_never_holds_still_is_understood_as_far_as_it_was_read(town):
     assert await town.dead() == []
 
 
-async def test_a_provider_that_is_away_delays_and_never_buries(town):
+async def test_a_provider_that_is_away_delays_and_never_buries(town, monkeypatch):
+    monkeypatch.setattr(handling, "OUTAGE_BACKOFF_CAP_S", 0.02)
     state = {"away": True}
     town.intelligence.refuse = lambda _: (
         Unavailable("PROVIDER_UNREACHABLE", "no answer", retry_after_s=0.01) if state["away"] else None
@@ -141,18 +145,42 @@ async def test_a_provider_that_is_away_delays_and_never_buries(town):
     for number in range(4):
         happens(town, f"c:{number}", f"e{number}")
         await changed(town, f"c:{number}")
-    # Tried without end, not put aside.
-    without_breaker = {"failure_count": 1000}
+    # What all meet is an outage: nothing is counted, and no breaker opens.
+    easily = {"failure_count": 1, "open_time": "5m"}
     async with (
         town.context_store(),
         town.understanding(),
-        town.consumer(max_retries=0, circuit_breaker=without_breaker),
+        town.consumer(max_retries=0, circuit_breaker=easily, enrichment={"num_workers": 1}),
     ):
         await town.until(lambda: len(town.intelligence.subjects) >= 40)
+        assert await town.redis.zcard(town.enrichment.delayed) == 0
         state["away"] = False
         await town.until(lambda: is_done(town))
     assert all(context.enrichment.summary for context in town.contexts.contexts.values())
     assert await town.redis.xlen(town.enrichment.dead_letters) == 0
+
+
+async def test_a_store_that_goes_before_it_is_written_to_pauses_the_stage(town, monkeypatch):
+    monkeypatch.setattr(handling, "OUTAGE_BACKOFF_CAP_S", 0.02)
+    state = {"away": True, "refused": 0}
+
+    def refuse():
+        if state["away"]:
+            state["refused"] += 1
+            raise Unavailable("STORE_UNREACHABLE", "Redis is being replaced")
+
+    town.contexts.between = refuse
+    for number in range(2):
+        happens(town, f"c:{number}", f"e{number}")
+        await changed(town, f"c:{number}")
+    one_worker = {"num_workers": 1}
+    async with town.context_store(), town.understanding(), town.consumer(enrichment=one_worker):
+        # Two contexts, four attempts of the channel for each: it is the second round by then.
+        await town.until(lambda: state["refused"] > 8)
+        assert await town.redis.zcard(town.enrichment.delayed) == 0
+        state["away"] = False
+        await town.until(lambda: is_done(town))
+    assert all(context.enrichment.summary for context in town.contexts.contexts.values())
 
 
 async def test_intelligence_away_pauses_stage_two_and_not_stage_one(town):
@@ -181,3 +209,29 @@ async def test_a_deleted_context_is_done_and_a_hopeless_one_is_dead(town):
     letters = await town.redis.xrange(town.enrichment.dead_letters)
     causes = {fields.get(b"context_id", b""): fields[b"cause"].decode() for _, fields in letters}
     assert causes == {b"c:2": Cause.PERMANENT, b"": Cause.UNDECODABLE}
+
+
+async def test_what_was_queued_a_moment_ago_is_left_alone_for_a_while():
+    stage = EnrichmentStage(Deserted(), Deserted(), settle_s=0.1)
+    now_ms = time.time_ns() // 1_000_000
+    began = time.monotonic()
+    assert await stage.handle([queued(now_ms - 10_000), queued(now_ms - 100)]) == [DONE, DONE]
+    assert time.monotonic() - began < 0.1
+    # A clock that is ahead holds nobody up for longer.
+    assert await stage.handle([queued(now_ms + 3_600_000)]) == [DONE]
+    assert 0.09 < time.monotonic() - began < 5
+
+
+class Deserted:
+    """A context store whose contexts have all been deleted, so that nothing is left to understand."""
+
+    async def known(self, tenant, context_ids, most_events):
+        return [NotFound("CONTEXT_NOT_FOUND", "gone")] * len(context_ids)
+
+    async def analyze(self, contexts):
+        assert not contexts
+        return []
+
+
+def queued(at_ms):
+    return Entry(f"{at_ms}-0".encode(), {b"tenant": b"default", b"context_id": f"c:{at_ms}".encode()})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from webhook_shared.audit_settings import AuditedSection
 from webhook_shared.migration import MigrationSection
 from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.retention import RetentionSection
 from webhook_shared.settings import (
     Duration,
     EncryptionSection,
@@ -17,7 +19,12 @@ from webhook_shared.settings import (
 )
 
 from webhook_consumer.archive_settings import ArchiveSection
-from webhook_consumer.failure_settings import BreakerSection, RateLimitedSection, RetryBudgetSection
+from webhook_consumer.failure_settings import (
+    AwaySection,
+    BreakerSection,
+    RateLimitedSection,
+    RetryBudgetSection,
+)
 
 
 class EnrichmentSection(Section):
@@ -34,6 +41,11 @@ class EnrichmentSection(Section):
     )
     batch_size: int = setting(16, ge=1, le=256, description="Most contexts of one call to intelligence.")
     prefetch_count: int = setting(256, ge=1, le=100_000, description="Most contexts held by one process.")
+    settle_delay: Duration = setting(
+        timedelta(milliseconds=500),
+        description="How long after it was queued a context is read, so that what happens to it in a row is "
+        "understood at once; 0s reads it immediately.",
+    )
 
 
 class ConsumerSection(QueueSection):
@@ -73,6 +85,7 @@ class ConsumerSection(QueueSection):
         timedelta(minutes=1), ge=timedelta(milliseconds=1), description="Highest ceiling of a delay."
     )
     rate_limited: RateLimitedSection = RateLimitedSection()
+    away: AwaySection = AwaySection()
     retry_budget: RetryBudgetSection = RetryBudgetSection()
     circuit_breaker: BreakerSection = BreakerSection()
     handler_timeout: Duration = setting(
@@ -97,9 +110,11 @@ class ConsumerWebhook(ServiceGroup):
     """`webhook`, as far as the consumer reads it."""
 
     encryption: EncryptionSection = EncryptionSection()
+    security: AuditedSection = AuditedSection()
     consumer: ConsumerSection = ConsumerSection()
     archive: ArchiveSection = ArchiveSection()
     cold_storage: ObjectStorageSection = ObjectStorageSection()
+    retention: RetentionSection = RetentionSection()
     migration: MigrationSection = MigrationSection()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,13 +22,16 @@ from webhook_consumer.intelligence_client import IntelligenceClient
 
 Where = tuple[str, str]
 
-# Read at first; more only where more is new.
-USUAL_EVENTS = 50
+# Read at first; more only where more is new. The store opens every event that is read.
+USUAL_EVENTS = 12
+MORE_EVENTS = 50
 MOST_EVENTS = 1000
 # A summary may leave so many for later.
 DEFERRED_EVENTS = 256
 # How often a context that changes while it is read is read again at once.
 ROUNDS = 3
+# One context alone that can't be had may be that context's own trouble; it would hold up a worker for ever.
+FEWEST_AWAY = 2
 CHANGING = Retry("the context changes faster than it is understood", patient=True, failure=Failure.CONTENDED)
 
 
@@ -36,11 +41,20 @@ class EnrichmentStage:
     Enrichment is only ever late: an outage of a model provider, or of intelligence, delays it for as long
     as it takes. A context that changed meanwhile is read again; one that never holds still gets what was
     understood of it, and stays marked as changed.
+
+    Args:
+        contexts: The context store.
+        intelligence: Understands.
+        settle_s: How long after it was queued a context is read. What happens to it meanwhile is understood
+            with it; where contexts have waited for longer anyway, nothing is waited for.
     """
 
-    def __init__(self, contexts: ContextClient, intelligence: IntelligenceClient) -> None:
+    def __init__(
+        self, contexts: ContextClient, intelligence: IntelligenceClient, *, settle_s: float = 0.0
+    ) -> None:
         self._contexts = contexts
         self._intelligence = intelligence
+        self._settle_s = settle_s
 
     async def handle(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
         """One outcome per entry, in order.
@@ -52,6 +66,7 @@ class EnrichmentStage:
         found: dict[Where, Outcome] = {}
         # A context that stands here twice is understood once.
         left = list(dict.fromkeys(where for where in named if all(where)))
+        await self._settled(entries)
         with _traced(entries):
             for attempt in range(ROUNDS):
                 outcomes = await self._round(left, even_if_changed=attempt == ROUNDS - 1)
@@ -62,6 +77,13 @@ class EnrichmentStage:
         nameless = Dead(Cause.UNDECODABLE, "not a context: it lacks tenant or context_id")
         return [found.get(where, nameless) for where in named]
 
+    async def _settled(self, entries: Sequence[Entry]) -> None:
+        newest_ms = max((int(entry.id.partition(b"-")[0]) for entry in entries), default=0)
+        # By this machine's clock: one that is behind Redis' waits no longer than for the whole time.
+        left_s = min(newest_ms / 1000 + self._settle_s - time.time(), self._settle_s)
+        if left_s > 0:
+            await asyncio.sleep(left_s)
+
     async def _round(self, wheres: Sequence[Where], *, even_if_changed: bool) -> dict[Where, Outcome]:
         outcomes: dict[Where, Outcome] = {}
         contexts: list[Known] = []
@@ -71,12 +93,27 @@ class EnrichmentStage:
             else:
                 contexts.append(known)
         insights = await blame.each(self._intelligence.analyze, contexts)
+        blame.raise_if_away(insights, least=FEWEST_AWAY)
+        understood = []
         for known, insight in zip(contexts, insights, strict=True):
-            where = (known.tenant, known.context_id)
             if isinstance(insight, ServiceError):
-                outcomes[where] = _failure(insight)
+                outcomes[known.tenant, known.context_id] = _failure(insight)
             else:
-                outcomes[where] = await self._write(known, insight, even_if_changed=even_if_changed)
+                understood.append((known, insight))
+        # At the same time: the store has a round trip for all of them then.
+        written = await asyncio.gather(
+            *(self._write(known, insight, even_if_changed=even_if_changed) for known, insight in understood)
+        )
+        unwritten: list[ServiceError] = []
+        for (known, _), result in zip(understood, written, strict=True):
+            where = (known.tenant, known.context_id)
+            if isinstance(result, ServiceError):
+                unwritten.append(result)
+                outcomes[where] = _refused(result)
+            else:
+                outcomes[where] = result
+        if len(unwritten) == len(contexts):
+            blame.raise_if_away(unwritten, least=FEWEST_AWAY)
         return outcomes
 
     async def _read(self, wheres: Sequence[Where]) -> dict[Where, Known | ServiceError]:
@@ -92,27 +129,29 @@ class EnrichmentStage:
     async def _known(self, tenant: str, context_ids: Sequence[str]) -> list[Known | ServiceError]:
         read = partial(self._contexts.known, tenant, most_events=USUAL_EVENTS)
         results = await blame.each(read, context_ids)
-        for at, known in enumerate(results):
-            if isinstance(known, Known) and not known.is_complete:
-                news = min(known.event_count - known.covered_event_count, MOST_EVENTS)
-                most = max(news, DEFERRED_EVENTS)
-                read_more = partial(self._contexts.known, tenant, most_events=most)
-                [results[at]] = await blame.each(read_more, [known.context_id])
+        for least in (MORE_EVENTS, DEFERRED_EVENTS):
+            for at, known in enumerate(results):
+                if isinstance(known, Known) and not known.is_complete:
+                    news = min(known.event_count - known.covered_event_count, MOST_EVENTS)
+                    read_more = partial(self._contexts.known, tenant, most_events=max(news, least))
+                    [results[at]] = await blame.each(read_more, [known.context_id])
         return [replace(known, tenant=tenant) if isinstance(known, Known) else known for known in results]
 
-    async def _write(self, known: Known, insight: Insight, *, even_if_changed: bool) -> Outcome:
+    async def _write(
+        self, known: Known, insight: Insight, *, even_if_changed: bool
+    ) -> Outcome | ServiceError:
         try:
             await self._contexts.enrich(known, insight, even_if_changed=False)
         except ServiceError as error:
             if error.reason != ETAG_MISMATCH:
-                return _refused(error)
+                return error
         else:
             return DONE
         if even_if_changed:
             try:
                 await self._contexts.enrich(known, insight, even_if_changed=True)
             except ServiceError as error:
-                return _refused(error)
+                return error
         return CHANGING
 
 
@@ -138,5 +177,5 @@ def _failure(error: ServiceError) -> Outcome:
 
 def _refused(error: ServiceError) -> Outcome:
     if error.code in blame.OUTAGES:
-        return Retry(blame.detail_of(error), patient=True)
+        return Retry(blame.detail_of(error), patient=True, failure=Failure.AWAY)
     return _failure(error)

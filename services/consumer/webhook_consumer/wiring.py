@@ -9,17 +9,22 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from webhook_shared import object_store
+from webhook.consumer.v1 import archive_service_pb2, consumer_admin_service_pb2
+from webhook.security.v1 import audit_pb2
+from webhook_shared import master_key_record, object_store
 from webhook_shared import redis as store
+from webhook_shared.audit import put_on_record, recording
 from webhook_shared.channel import connected
 from webhook_shared.envelope import Keyring
 from webhook_shared.identity import Authenticator, Certificates
+from webhook_shared.master_keys import MasterKeys, all_of
 from webhook_shared.migration import MigrationSection
 from webhook_shared.objects import ObjectStore
 from webhook_shared.parity import Ledger, Place
 from webhook_shared.partitions import Partitions
 from webhook_shared.redis import Client
-from webhook_shared.server import serving
+from webhook_shared.retention import Retention
+from webhook_shared.server import Service, serving
 from webhook_shared.tasks import ended
 
 from webhook_consumer import metrics
@@ -32,9 +37,13 @@ from webhook_consumer.crew import Crew
 from webhook_consumer.dead_letters import DeadLetters
 from webhook_consumer.entry import Handler
 from webhook_consumer.failures import breaker_policy, retry_budget, retry_policy
+from webhook_consumer.forgetting import Forgetting
+from webhook_consumer.forgetting_places import places_of
+from webhook_consumer.forgetting_servicer import ForgettingServicer
 from webhook_consumer.holds import Holds
 from webhook_consumer.intelligence_client import IntelligenceClient
 from webhook_consumer.lanes import enrichment_lane, event_lanes, left_behind
+from webhook_consumer.letter_retention import LetterRetention
 from webhook_consumer.normalize import Normalizer
 from webhook_consumer.opener import Opener
 from webhook_consumer.queue import EventQueue
@@ -82,7 +91,7 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
     drain_s = settings.process.drain_timeout.total_seconds()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(store.opened(webhook.redis))
-        keyring = Keyring(client, webhook.encryption.master_key)
+        objects, keyring = await stack.enter_async_context(_sealed(webhook, client))
         authenticator = Authenticator(
             client, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
         )
@@ -121,19 +130,23 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
             )
         )
         normalize = Normalizer.load().normalize
-        objects = await stack.enter_async_context(object_store.opened(webhook.cold_storage))
-        archive = Archive(client, objects, webhook.encryption.master_key, webhook.archive)
+        archive = Archive(client, objects, keyring.master_keys, webhook.archive, webhook.retention.rules)
         archived = ArchiveServicer(
             archive.catalogue,
             Replays(client, archive.catalogue, Partitions(consumer.stream, consumer.partitions)),
             Rehearsal(Opener(keyring), normalize, contexts),
             Opener(keyring),
         )
+        await stack.enter_async_context(_on_record(webhook, client, keyring.master_keys, admin, archived))
         workers: list[Worker] = []
         port = await stack.enter_async_context(
             serving(
                 settings.process.listen_address or webhook.services.consumer,
-                [admin.service(), archived.service()],
+                [
+                    admin.service(),
+                    archived.service(),
+                    _forgetting(client, lanes, webhook, archive, Opener(keyring)),
+                ],
                 authenticator=authenticator,
                 ready={
                     "redis": partial(store.ping, client),
@@ -155,9 +168,11 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
             )
         )
         await stack.enter_async_context(_gauges(backlog))
-        await stack.enter_async_context(archive.at_work())
-        events = archive.of(EventStage(Opener(keyring), normalize, contexts))
-        enrichment = EnrichmentStage(contexts, intelligence)
+        await stack.enter_async_context(_kept(archive, client, lanes, webhook))
+        events = archive.of(EventStage(Opener(keyring), normalize, contexts, archive.forgotten))
+        enrichment = EnrichmentStage(
+            contexts, intelligence, settle_s=consumer.enrichment.settle_delay.total_seconds()
+        )
         stages: dict[str, tuple[Handler, Limits, metrics.StageMetrics]] = {
             "events": (
                 _watched(events, webhook.migration, client, Place.REDIS_PROCESSED),
@@ -189,6 +204,7 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
             crew.add(lane)
         if webhook.migration.reads_sqs:
             queue, stage = await stack.enter_async_context(_sqs(webhook, lanes[0], client, objects, events))
+            backlog.elsewhere.append(queue)
             workers.append(
                 Worker(
                     queue,
@@ -293,3 +309,49 @@ async def _gauges(backlog: Backlog) -> AsyncIterator[None]:
         yield
     finally:
         await ended([watching])
+
+
+@asynccontextmanager
+async def _kept(
+    archive: Archive, client: Client, lanes: list[Lane], webhook: ConsumerWebhook
+) -> AsyncIterator[None]:
+    """What is kept is written while inside, and dropped when its time is over."""
+    section = webhook.retention
+    retention = Retention.of("dead_letters", section.dead_letters, section.rules)
+    letters = LetterRetention(client, lanes, retention, every_s=section.sweep_interval.total_seconds())
+    async with archive.at_work(), letters.at_work():
+        yield
+
+
+def _forgetting(
+    client: Client, lanes: list[Lane], webhook: ConsumerWebhook, archive: Archive, opener: Opener
+) -> Service:
+    places = partial(places_of, client, lanes, webhook.consumer.quarantine_stream)
+    normalize, reads_sqs = Normalizer.load().normalize, webhook.migration.reads_sqs
+    return ForgettingServicer(Forgetting(places, archive, opener, normalize, reads_sqs=reads_sqs)).service()
+
+
+@asynccontextmanager
+async def _sealed(webhook: ConsumerWebhook, client: Client) -> AsyncIterator[tuple[ObjectStore, Keyring]]:
+    """Where objects lie, and what seals."""
+    async with object_store.opened(webhook.cold_storage) as objects:
+        master_keys = all_of(webhook.encryption)
+        await master_key_record.settle(client, master_keys, objects)
+        yield objects, Keyring(client, master_keys)
+
+
+@asynccontextmanager
+async def _on_record(
+    webhook: ConsumerWebhook,
+    client: Client,
+    master_keys: MasterKeys,
+    admin: ConsumerAdmin,
+    archived: ArchiveServicer,
+) -> AsyncIterator[None]:
+    """What administrators do is put on record while inside."""
+    own, kept = consumer_admin_service_pb2.DESCRIPTOR, archive_service_pb2.DESCRIPTOR
+    async with recording(client, master_keys, webhook.security, audit_pb2) as (_, recorder):
+        if recorder is not None:
+            put_on_record(admin, own.services_by_name["ConsumerAdminService"], recorder)
+            put_on_record(archived, kept.services_by_name["ArchiveService"], recorder)
+        yield

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from webhook.context.v1 import context_admin_service_pb2, context_pb2, context_service_pb2
 from webhook.context.v1.context_admin_service_pb2_grpc import ContextAdminServiceStub
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
+from webhook_context.erasing import USUAL_SETTLING, Settling
 from webhook_context.settings import ContextSettings, ContextWebhook
 from webhook_context.wiring import running
 from webhook_shared.channel import connected
@@ -94,20 +95,29 @@ def webhook_of(redis: RedisSection, **sections: Any) -> ContextWebhook:
     """Settings over a server; cold contexts lie in a directory that is not there before."""
     return ContextWebhook(
         redis=redis,
-        encryption=EncryptionSection(master_key=MASTER_KEY),
         identity=IdentitySection(internal_key=INTERNAL_KEY),
-        **{"cold_storage": ObjectStorageSection(directory=Path("/nonexistent/cold")), **sections},
+        **{
+            "encryption": EncryptionSection(master_key=MASTER_KEY),
+            "cold_storage": ObjectStorageSection(directory=Path("/nonexistent/cold")),
+            **sections,
+        },
     )
 
 
 @asynccontextmanager
-async def _house(redis: RedisSection, key: SecretStr = INTERNAL_KEY, **sections: Any) -> AsyncIterator[House]:
+async def _house(
+    redis: RedisSection,
+    key: SecretStr = INTERNAL_KEY,
+    *,
+    settling: Settling = USUAL_SETTLING,
+    **sections: Any,
+) -> AsyncIterator[House]:
     settings = ContextSettings(
         webhook=webhook_of(redis, **sections),
         process=ProcessSection(listen_address="127.0.0.1:0", drain_timeout=timedelta(seconds=1)),
     )
     async with AsyncExitStack() as stack:
-        up = await stack.enter_async_context(running(settings))
+        up = await stack.enter_async_context(running(settings, settling=settling))
         address = f"127.0.0.1:{up.port}"
         channel = await stack.enter_async_context(connected(address, key=key, deadline_s=20))
         yield House(address, ContextServiceStub(channel), ContextAdminServiceStub(channel))

@@ -34,6 +34,14 @@ async def test_an_event_makes_a_context(house: Any, make: Any) -> None:
     assert not found.HasField("enrichment")
 
 
+async def test_each_of_many_calls_at_the_same_time_gets_its_own_results(house: Any, make: Any) -> None:
+    calls = [house.append(make(f"e{i}"), make(f"e{i}", ID + str(i))) for i in range(30)]
+    results = await asyncio.gather(*calls)
+    assert sorted(first.version for first, _ in results) == list(range(1, 31))
+    assert [second.version for _, second in results] == [1] * 30
+    assert (await house.get(ID)).event_count == 30
+
+
 async def test_the_same_event_again_changes_nothing(house: Any, make: Any) -> None:
     await house.append(make("e1", title="first"))
     before = await house.get(ID)

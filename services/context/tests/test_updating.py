@@ -35,6 +35,22 @@ async def test_an_update_changes_what_its_mask_names(house: Any, make: Any) -> N
     assert (updated.title, list(updated.labels)) == ("Better", ["urgent", "bug"])
 
 
+async def test_an_update_answers_with_what_a_reader_gets(house: Any, make: Any) -> None:
+    await house.append(make("e1", title="from the sender", labels=["bug"]))
+    read = await house.get(ID)
+    model = context_pb2.EmbeddingModel(provider="local", name="mini", dimension=2)
+    enrichment = context_pb2.Enrichment(
+        summary="It breaks.", importance=0.7, vector=[0.6, 0.8], embedding_model=model
+    )
+    pinned = _named(title="Better", labels=["x"], pinned=True, enrichment=enrichment)
+    masks = (["enrichment"], read.etag), (["title", "labels"], ""), (["pinned", "enrichment"], "")
+    for paths, etag in masks:
+        updated = await house.update(pinned, *paths, etag=etag)
+        assert updated == await house.get(ID, max_events=-1)
+    assert (updated.version, updated.title, updated.pinned) == (4, "Better", True)
+    assert (updated.enrichment.importance, list(updated.enrichment.vector)) == (0.7, [])
+
+
 async def test_what_happens_after_an_edit_has_the_last_word(house: Any, make: Any) -> None:
     await house.append(make("e1", title="old"))
     await house.update(_named(title="edited"), "title")

@@ -16,8 +16,12 @@ from webhook_shared.errors import InvalidArgument, ServiceError, item_status
 from webhook_shared.identity import Caller, caller
 
 from webhook_context import messages
+from webhook_context.erasures import Erasures
 from webhook_context.forcing import Forcing, Order, Progress, Result
+from webhook_context.key_administration import KeyAdministration
 from webhook_context.memory import Memory
+from webhook_context.reindexes import reindexed
+from webhook_context.reindexing import Reindexing
 from webhook_context.restorations import Restorations
 from webhook_context.stats import Stats
 from webhook_context.store_redis import RedisContexts
@@ -38,6 +42,9 @@ class ContextAdminServicer(ContextAdminServiceServicer):
         *,
         dictionaries: DictionaryAdministration,
         restorations: Restorations,
+        erasures: Erasures,
+        keys: KeyAdministration,
+        reindexing: Reindexing,
     ) -> None:
         self._store = store
         self._stats = stats
@@ -45,6 +52,9 @@ class ContextAdminServicer(ContextAdminServiceServicer):
         self._forcing = forcing
         self._dictionaries = dictionaries
         self._restorations = restorations
+        self._erasures = erasures
+        self._keys = keys
+        self._reindexing = reindexing
 
     async def GetStats(self, request: pb.GetStatsRequest, context: _Call) -> pb.GetStatsResponse:
         """Counted at this moment."""
@@ -92,6 +102,39 @@ class ContextAdminServicer(ContextAdminServiceServicer):
         UNAVAILABLE/COLD_STORE_UNREACHABLE, STORE_UNREACHABLE.
         """
         async for told in self._restorations.carried_out(caller(), request):
+            yield told
+
+    async def RotateKeys(self, request: pb.RotateKeysRequest, context: _Call) -> pb.RotateKeysResponse:
+        """Begin in the background. Errors: TENANT_NOT_ALLOWED, FIELD_INVALID, ROTATION_UNDER_WAY."""
+        return pb.RotateKeysResponse(rotation=await self._keys.rotate(caller(), request))
+
+    async def GetKeys(self, request: pb.GetKeysRequest, context: _Call) -> pb.GetKeysResponse:
+        """Counted at this moment. Errors: TENANT_NOT_ALLOWED, COLD_STORE_UNREACHABLE."""
+        return await self._keys.status(caller())
+
+    async def Erase(self, request: pb.EraseRequest, context: _Call) -> AsyncIterator[pb.EraseResponse]:
+        """Told as it goes; whoever hangs up ends it, and goes on by asking again.
+
+        Errors: INVALID_ARGUMENT/FIELD_INVALID; NOT_FOUND/TENANT_NOT_FOUND, CONTEXT_NOT_FOUND;
+        ABORTED/ERASURE_UNDER_WAY; FAILED_PRECONDITION/TENANT_KEYS_DESTROYED, ERASURE_INCOMPLETE;
+        UNAVAILABLE/ERASURE_INCOMPLETE, STORE_UNREACHABLE.
+        """
+        async for told in self._erasures.carried_out(caller(), request):
+            yield told
+
+    async def ListErasures(self, request: pb.ListErasuresRequest, context: _Call) -> pb.ListErasuresResponse:
+        """The latest first. Errors: NOT_FOUND/TENANT_NOT_FOUND; INVALID_ARGUMENT/FIELD_INVALID."""
+        return await self._erasures.listed(caller(), request)
+
+    async def GetErasureKey(
+        self, request: pb.GetErasureKeyRequest, context: _Call
+    ) -> pb.GetErasureKeyResponse:
+        """What verifies certificates."""
+        return pb.GetErasureKeyResponse(public_key=self._erasures.key())
+
+    async def Reindex(self, request: pb.ReindexRequest, context: _Call) -> AsyncIterator[pb.ReindexResponse]:
+        """Told as it goes; whoever hangs up ends it, another call goes on."""
+        async for told in reindexed(self._reindexing, caller().tenant(request.tenant), request):
             yield told
 
     async def _order(self, request: pb.ForceTransitionRequest) -> Order:

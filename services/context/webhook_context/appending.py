@@ -7,18 +7,23 @@ a context whose next append (or the repetition of this one) does what is missing
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import islice
 
 import structlog
 from webhook_shared import telemetry
+from webhook_shared.coalesce import Coalescer
 from webhook_shared.errors import ServiceError
-from webhook_shared.redis import REDIS_TROUBLE, Client
+from webhook_shared.redis import REDIS_TROUBLE
+from webhook_shared.redis.connection import Command
 
-from webhook_context import keys, metrics
+from webhook_context import errors, keys, metrics
 from webhook_context.contexts import Appended, Entry
+from webhook_context.erased_names import ErasedNames
 from webhook_context.feeds import Asked, Feeds, Touched
+from webhook_context.quotas import Quotas
 from webhook_context.search import Search
 from webhook_context.store_redis import RedisContexts
 from webhook_context.tiers_redis import RedisTiers
@@ -28,6 +33,9 @@ log = structlog.get_logger()
 FOLD_FROM_EVENTS = 32
 """A reader opens at most about so many events that the snapshot does not cover."""
 
+LARGEST_BATCH_EVENTS = 256
+BATCHES_AT_ONCE = 3
+
 _Where = tuple[str, str]
 _Newest = dict[_Where, Appended]
 
@@ -36,30 +44,42 @@ class Appending:
     """Appends batches of events.
 
     Args:
-        client: Of the Redis that has everything.
         store: Has the contexts.
         tiers: Moves them.
         feeds: Tells others.
         search: Finds them.
+        quotas: How much a tenant may keep; None: as much as there is.
+        erased_names: Of whom nothing from before their erasure is taken.
         hot_ms: How long an untouched context stays hot.
     """
 
     def __init__(
         self,
-        client: Client,
         store: RedisContexts,
         tiers: RedisTiers,
         feeds: Feeds,
         search: Search,
         *,
+        erased_names: ErasedNames,
         hot_ms: int,
+        quotas: Quotas | None = None,
     ) -> None:
-        self._client = client
+        self._erased_names = erased_names
         self._tiers = tiers
         self._hot_ms = hot_ms
         self._store = store
+        self._write = partial(quotas.append, write=store.append) if quotas else store.append
         self._feeds = feeds
         self._search = search
+        # Small calls at the same time cost what one of them does.
+        self._batches = Coalescer[Sequence[Entry], list[Appended | ServiceError]](
+            self._append_all,
+            max_items=LARGEST_BATCH_EVENTS,
+            in_flight=BATCHES_AT_ONCE,
+            max_weight=LARGEST_BATCH_EVENTS,
+            weigh=len,
+            joins_at=1.0,
+        )
 
     async def append(self, entries: Sequence[Entry]) -> list[Appended | ServiceError]:
         """Make events durable; one result per entry, in order. Idempotent.
@@ -68,12 +88,26 @@ class Appending:
             REDIS_TROUBLE: Some may be durable; the same batch may come again.
         """
         with metrics.APPEND_SECONDS.time(), _traced(entries):
-            results = await self._store.append(entries)
-            newest = _newest_per_context(entries, results)
-            if newest:
-                await self._follow_up(newest, _traceparents(entries))
+            erased = await self._erased_names.among(entries)
+            others = [entry for at, entry in enumerate(entries) if at not in erased] if erased else entries
+            results = await self._batches.submit(others) if others else []
+            if erased:
+                each = iter(results)
+                results = [
+                    errors.event_erased(entry.context_id) if at in erased else next(each)
+                    for at, entry in enumerate(entries)
+                ]
         _count(results)
         return results
+
+    async def _append_all(self, calls: list[Sequence[Entry]]) -> list[list[Appended | ServiceError]]:
+        entries = [entry for call in calls for entry in call]
+        results = await self._write(entries)
+        newest = _newest_per_context(entries, results)
+        if newest:
+            await self._follow_up(newest, _traceparents(entries))
+        each = iter(results)
+        return [list(islice(each, len(call))) for call in calls]
 
     async def _follow_up(self, newest: _Newest, traceparents: dict[_Where, str]) -> None:
         touched = [Touched(*where, result.version) for where, result in newest.items()]
@@ -81,7 +115,7 @@ class Appending:
         asked = [
             Asked(*where, traceparents.get(where, "")) for where, result in newest.items() if result.epoch
         ]
-        await asyncio.gather(self._list(newest), self._feeds.publish(touched, asked))
+        await self._feeds.publish(touched, asked, beside=self._lists(newest))
         if epochs:
             # Only now: a mark without its entry would silence the context.
             await self._store.mark_queued(epochs)
@@ -93,16 +127,16 @@ class Appending:
             await self._tiers.schedule(tenant, context_id)
         await self._fold(where for where, result in newest.items() if result.unfolded >= FOLD_FROM_EVENTS)
 
-    async def _list(self, newest: _Newest) -> None:
-        async with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.sadd(keys.TENANTS, *{tenant for tenant, _ in newest})
-            for tenant, scores in _by_tenant(newest).items():
-                # GT: an older batch that is late must not put a context back in time.
-                pipeline.zadd(keys.index(tenant), scores, gt=True)
-                # NX: the time to look is far enough; what holds then is seen then.
-                due = {one: update_ms + self._hot_ms for one, update_ms in scores.items()}
-                pipeline.zadd(keys.due(tenant), due, nx=True)
-            await pipeline.execute()
+    def _lists(self, newest: _Newest) -> list[Command]:
+        commands: list[Command] = [("SADD", keys.TENANTS, *{tenant for tenant, _ in newest})]
+        for tenant, times in _by_tenant(newest).items():
+            # GT: an older batch that is late must not put a context back in time.
+            changed = [part for one, update_ms in times.items() for part in (update_ms, one)]
+            commands.append(("ZADD", keys.index(tenant), "GT", *changed))
+            # NX: the time to look is far enough; what holds then is seen then.
+            due = [part for one, update_ms in times.items() for part in (update_ms + self._hot_ms, one)]
+            commands.append(("ZADD", keys.due(tenant), "NX", *due))
+        return commands
 
     async def _fold(self, grown: Iterable[_Where]) -> None:
         for tenant, context_id in grown:

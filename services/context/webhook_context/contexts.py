@@ -44,12 +44,14 @@ class AsOf(NamedTuple):
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stated(Generic[T]):
+class Stated(NamedTuple, Generic[T]):
     """A value and from when it holds."""
 
     value: T
     as_of: AsOf
+
+
+_UNSAID: Stated[tuple[str, ...]] = Stated((), AsOf(0, ""))
 
 
 class Link(NamedTuple):
@@ -87,24 +89,27 @@ class Facts:
     """
 
     words: dict[str, Stated[str]] = field(default_factory=dict)
-    labels: Stated[tuple[str, ...]] = Stated((), AsOf(0, ""))
+    labels: Stated[tuple[str, ...]] = _UNSAID
     actors: dict[str, AsOf] = field(default_factory=dict)
     links: dict[Link, AsOf] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
 
     def learn(self, said: Append) -> None:
         """Take in one event, in any order."""
-        as_of = event_as_of(said.event)
-        for name in WORDS:
-            if value := getattr(said, name):
+        event = said.event
+        as_of = event_as_of(event)
+        # In the order of WORDS; this runs for every event that is read.
+        for name, value in zip(WORDS, (said.tool, said.kind, said.title, said.url, said.state), strict=True):
+            if value:
                 self.state(name, value, as_of)
-        if said.labels:
-            self.label(said.labels[:MOST_LABELS], as_of)
-        if said.event.actor:
-            _note(self.actors, said.event.actor[:LONGEST_WORDS_CHARS], as_of, MOST_ACTORS)
-        for link in said.links[:MOST_LINKS]:
-            tie = Link(link.relation[:LONGEST_WORDS_CHARS], link.context_id[:LONGEST_WORDS_CHARS])
-            _note(self.links, tie, as_of, MOST_LINKS)
+        if labels := said.labels:
+            self.label(labels[:MOST_LABELS], as_of)
+        if actor := event.actor:
+            _note(self.actors, actor[:LONGEST_WORDS_CHARS], as_of, MOST_ACTORS)
+        if links := said.links:
+            for link in links[:MOST_LINKS]:
+                tie = Link(link.relation[:LONGEST_WORDS_CHARS], link.context_id[:LONGEST_WORDS_CHARS])
+                _note(self.links, tie, as_of, MOST_LINKS)
 
     def state(self, name: str, value: str, as_of: AsOf) -> None:
         """One of WORDS is said to be this."""
@@ -194,6 +199,7 @@ class Appended:
         unfolded: Events that the context's snapshot does not cover.
         epoch: Of the bout of dirtiness whose enrichment must be asked for; 0 where none must.
         packed: Whether the context is warm or cold; it wants to rise.
+        stored_bytes: How many were added to what lies there.
     """
 
     duplicate: bool
@@ -205,6 +211,7 @@ class Appended:
     packed: bool
     revived: bool = False
     different: bool = False
+    stored_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -314,6 +321,18 @@ class Change:
         if pinned is not None:
             held.pinned = pinned
         return held
+
+    def made(self, revised: Context, version: int, update_ms: int, tier: Tier.ValueType) -> Context:
+        """A revised context as it reads once the change is written."""
+        revised.version, revised.update_ms, revised.folded = version, update_ms, revised.event_count
+        if tier != revised.tier:
+            revised.tier = revised.served = tier
+        if self.enrichment is not None:
+            revised.enrichment, revised.importance = Enrichment(), self.enrichment.importance
+            revised.enrichment.CopyFrom(self.enrichment)
+            revised.enrichment.ClearField("vector")
+            revised.dirty = revised.dirty and not self.etag
+        return revised
 
 
 def _bounded(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from webhook.context.v1.context_pb2 import Tier
 
 from webhook_context.contexts import Context, Link
@@ -24,7 +26,11 @@ class Model(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What the index takes of a context."""
+    """What the index takes of a context.
+
+    Attributes:
+        vectors: By model: that of the one that serves, and that of the next one where there is one.
+    """
 
     context_id: str
     version: int
@@ -38,11 +44,22 @@ class Document:
     links: tuple[Link, ...] = ()
     title: str = ""
     body: str = ""
-    model: Model | None = None
-    vector: Sequence[float] = ()
+    vectors: Mapping[Model, Sequence[float] | NDArray[np.float32]] = field(default_factory=dict)
 
 
-def document_of(context: Context) -> Document:
+class Coming(Protocol):
+    """The vector of the next model."""
+
+    @property
+    def model(self) -> Model:
+        """Whose it is."""
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """Unit length."""
+
+
+def document_of(context: Context, coming: Coming | None = None) -> Document:
     """What the index takes of a context that was read with its vector and its newest texts."""
     facts, enrichment = context.facts, context.enrichment
     body = [enrichment.summary] if enrichment else []
@@ -52,6 +69,11 @@ def document_of(context: Context) -> Document:
     # Last, so that an id is rarely what a highlight shows.
     body = [*body, context.context_id]
     model, vector = vector_of(context)
+    vectors: dict[Model, Sequence[float] | NDArray[np.float32]] = {}
+    if coming is not None:
+        vectors[coming.model] = coming.vector
+    if model is not None:
+        vectors[model] = vector
     return Document(
         context_id=context.context_id,
         version=context.version,
@@ -65,8 +87,7 @@ def document_of(context: Context) -> Document:
         links=tuple(facts.links),
         title=facts.word("title"),
         body="\n".join(part for part in body if part)[:LONGEST_BODY_CHARS],
-        model=model,
-        vector=vector,
+        vectors=vectors,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import grpc
 from webhook_shared.errors import (
     Aborted,
@@ -82,3 +84,36 @@ def under_way(context_id: str) -> Aborted:
 def cold_store_unreachable() -> Unavailable:
     """What the cold store has of the context can't be had now; all else of it can."""
     return Unavailable("COLD_STORE_UNREACHABLE", "the cold store can't be reached; try again")
+
+
+def event_erased(context_id: str) -> FailedPrecondition:
+    """The event names a subject that was erased since it happened."""
+    return FailedPrecondition(
+        "EVENT_ERASED", "the event is about somebody who was erased since", context_id=context_id
+    )
+
+
+def tenant_not_found() -> NotFound:
+    """Nothing is known of such a tenant, or the caller does not cover it: the same for both."""
+    return NotFound("TENANT_NOT_FOUND", "there is no such tenant")
+
+
+def erasure_under_way(retry_after_s: float) -> ServiceError:
+    """Somebody is at this very erasure, or has died at it a moment ago."""
+    return ServiceError(
+        grpc.StatusCode.ABORTED,
+        "ERASURE_UNDER_WAY",
+        "somebody is at this erasure: wait for them, or try again when their lease is over",
+        retry_after_s=retry_after_s,
+    )
+
+
+def erasure_incomplete(places: Iterable[str], *, again: bool) -> ServiceError:
+    """Something could not be reached or erased; running it again goes on where it can."""
+    code = grpc.StatusCode.UNAVAILABLE if again else grpc.StatusCode.FAILED_PRECONDITION
+    return ServiceError(
+        code,
+        "ERASURE_INCOMPLETE",
+        "not everything is erased: the places say why",
+        metadata={"places": ",".join(sorted(places))},
+    )

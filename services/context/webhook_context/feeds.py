@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from webhook_shared.redis import Client, Script
+from webhook_shared.redis import Client
+from webhook_shared.redis.connection import Command
 
 from webhook_context import keys
 
 KEPT_CHANGES = 100_000
-_ALL = 0
 DELETED = "deleted"
+VECTORS = "vectors"
 
 
 class Touched(NamedTuple):
     """A context that changed.
 
     Attributes:
-        what: Empty where its content did; DELETED; or the tier that it has moved to.
+        what: Empty where its content did; DELETED; VECTORS where only these did, which is no change to
+            whoever reads it; or the tier that it has moved to.
     """
 
     tenant: str
@@ -36,7 +38,7 @@ class Asked(NamedTuple):
 
 
 class Feeds:
-    """Writes both streams, a batch of entries per call.
+    """Writes both streams, a batch of entries per round trip.
 
     Args:
         client: Of the Redis that has them.
@@ -46,21 +48,33 @@ class Feeds:
     def __init__(self, client: Client, kept_changes: int = KEPT_CHANGES) -> None:
         self._client = client
         self._kept_changes = kept_changes
-        self._announce = Script.load("webhook_context", "announce")
 
-    async def publish(self, touched: Sequence[Touched], asked: Sequence[Asked] = ()) -> None:
+    async def publish(
+        self, touched: Sequence[Touched], asked: Sequence[Asked] = (), *, beside: Sequence[Command] = ()
+    ) -> None:
         """Announce changes and ask for enrichment; all entries are durable on return.
+
+        Args:
+            touched: What changed.
+            asked: What wants enrichment.
+            beside: Commands that share the round trip; they may be repeated, too.
 
         Raises:
             REDIS_TROUBLE: Some entries may be there; publishing them again does no harm.
         """
-        calls = [([keys.CHANGES], [self._kept_changes, ",".join(Touched._fields), *_flat(touched)])]
-        if asked:
-            calls.append(([keys.ENRICHMENT], [_ALL, ",".join(Asked._fields), *_flat(asked)]))
-        for reply in await self._announce.batch(self._client, calls):
+        kept = ("MAXLEN", "~", self._kept_changes)
+        commands: list[Command] = [
+            *beside,
+            *(("XADD", keys.CHANGES, *kept, "*", *_told(one)) for one in touched),
+        ]
+        commands += [("XADD", keys.ENRICHMENT, "*", *_told(one)) for one in asked]
+        replies, _ = await self._client.run(commands)
+        for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
 
 
-def _flat(entries: Sequence[Touched] | Sequence[Asked]) -> list[str | int]:
-    return [value for entry in entries for value in entry]
+def _told(entry: Touched | Asked) -> list[str | int]:
+    # What is empty is left out.
+    fields: dict[str, str | int] = entry._asdict()
+    return [part for field in fields.items() if field[1] != "" for part in field]

@@ -57,7 +57,7 @@ class Hit(NamedTuple):
 class _Held(NamedTuple):
     row: int
     version: int
-    model: Model | None
+    models: frozenset[Model]
 
 
 class TenantIndex:
@@ -189,17 +189,15 @@ class TenantIndex:
         if held is not None:
             self._catalogue.drop(row)
             self._words.drop(row)
-            if held.model != document.model:
-                self._drop_vector(held)
-        self._held[document.context_id] = _Held(row, document.version, document.model)
+            self._drop_vectors(held.row, held.models - document.vectors.keys())
+        self._held[document.context_id] = _Held(row, document.version, frozenset(document.vectors))
         self._catalogue.put(row, document)
         self._words.put(row, document.title, document.body)
-        if document.model is not None:
-            vectors = self._vectors.get(document.model)
+        for model, vector in document.vectors.items():
+            vectors = self._vectors.get(model)
             if vectors is None:
-                vectors = Vectors(document.model.dimension, self._exact_below)
-                self._vectors[document.model] = vectors
-            vectors.put(row, document.vector)
+                vectors = self._vectors[model] = Vectors(model.dimension, self._exact_below)
+            vectors.put(row, vector)
 
     def _new_row(self, context_id: str) -> int:
         if self._free:
@@ -216,14 +214,13 @@ class TenantIndex:
             return
         self._catalogue.drop(held.row)
         self._words.drop(held.row)
-        self._drop_vector(held)
+        self._drop_vectors(held.row, held.models)
         self._ids[held.row] = None
         self._free.append(held.row)
 
-    def _drop_vector(self, held: _Held) -> None:
-        if held.model is None:
-            return
-        vectors = self._vectors[held.model]
-        vectors.drop(held.row)
-        if not vectors:
-            del self._vectors[held.model]
+    def _drop_vectors(self, row: int, models: Iterable[Model]) -> None:
+        for model in models:
+            if (vectors := self._vectors.get(model)) is not None:
+                vectors.drop(row)
+                if not vectors:
+                    del self._vectors[model]

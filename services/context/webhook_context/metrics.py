@@ -75,8 +75,71 @@ ORPHANS = Counter(
     "Objects that nothing pointed to for the whole grace, by what became of them.",
     ["outcome"],
 )
+QUOTA_REFUSALS = Counter(
+    "webhook_context_quota_refusals_total", "Events that a tenant had no room for, by the limit.", ["reason"]
+)
+KEYS_REWRAPPED = Counter(
+    "webhook_context_keys_rewrapped_total", "Tenants' keys that a rotation has put under the next master key."
+)
+ROTATION_REMAINING = Gauge(
+    "webhook_context_rotation_remaining_tenants", "Tenants that the rotation under way has yet to see to."
+)
 DUE = Gauge("webhook_context_due", "Contexts whose time to move has come, as last looked at.")
 DUE_AGE = Gauge("webhook_context_due_age_seconds", "How long the oldest of them has waited.")
 MEMORY_RATIO = Gauge(
     "webhook_context_redis_memory_ratio", "Share of its memory that Redis uses; 0 where it has no limit."
+)
+PREWARM_REPORTS = Counter(
+    "webhook_context_prewarm_reports_total",
+    "Reads by what became of their report to intelligence: reported, or dropped.",
+    ["result"],
+)
+PREWARM_READS = Counter(
+    "webhook_context_prewarm_reads_total",
+    "Reads by what pre-warming had to do with them: hit (it was near anyway), saved (it was brought near for "
+    "this), missed (it was read from the cold store).",
+    ["effect"],
+)
+PREWARM_PROMOTIONS = Counter(
+    "webhook_context_prewarm_promotions_total",
+    "Predicted contexts that lay far away: promoted, shadow (would be), full, budget, resting (the rule has "
+    "not paid), failed.",
+    ["rule", "outcome"],
+)
+PREWARM_SETTLED = Counter(
+    "webhook_context_prewarm_settled_total",
+    "Predicted contexts that waited, in shadow mode too: used in time, or unused.",
+    ["rule", "outcome"],
+)
+PREWARM_BYTES = Counter(
+    "webhook_context_prewarm_bytes_total",
+    "Bytes of contexts that were brought near, by whether that was of use; what was not is pollution.",
+    ["outcome"],
+)
+PREWARM_WAITING = Gauge(
+    "webhook_context_prewarm_waiting", "Contexts that wait for their predicted use, of all tenants."
+)
+SEGMENTS = Counter(
+    "webhook_context_segments_total", "Segments of small contexts, by what was done with them.", ["done"]
+)
+SEGMENT_MEMBERS = Counter("webhook_context_segment_members_total", "Contexts written into segments.")
+MEMBERS_FORGOTTEN = Counter(
+    "webhook_context_segment_members_forgotten_total",
+    "Contexts in segments whose keys were dropped, so that nobody can read them there any more.",
+)
+SEGMENT_DEAD_BYTES = Gauge(
+    "webhook_context_segment_dead_bytes", "Bytes in segments that nobody needs, as last looked at."
+)
+ERASURES = Counter(
+    "webhook_context_erasures_total",
+    "Runs of erasures that came to their end, by what was to be erased and whether all of it is.",
+    ["scope", "outcome"],
+)
+ERASED = Counter("webhook_context_erased_total", "What erasures have erased, by place.", ["place"])
+EXPIRED = Counter(
+    "webhook_context_expired_total", "Contexts that were erased because they had been kept for long enough."
+)
+RETENTION_OVERDUE = Gauge(
+    "webhook_context_retention_overdue",
+    "Contexts that should have been erased by now and could not be, as of the latest sweep.",
 )

@@ -22,9 +22,10 @@ from webhook_context.assembly import View
 from webhook_context.contexts import Context, Filter, Link
 from webhook_context.documents import document_of
 from webhook_context.excerpts import RECENT_EVENTS
-from webhook_context.feeds import DELETED, Touched
+from webhook_context.feeds import DELETED, VECTORS, Touched
 from webhook_context.index import Hit, Query, TenantIndex
 from webhook_context.lifecycle import TIERS
+from webhook_context.next_vectors import NextVectors
 from webhook_context.store_redis import RedisContexts
 from webhook_context.vectors import EXACT_BELOW
 
@@ -32,7 +33,8 @@ log = structlog.get_logger()
 
 BUILD_WAIT_S = 3.0
 FRESH_WAIT_S = 1.0
-REST_S = 0.1
+REST_S = 0.5
+"""Whoever searches does not wait for it; what changes twice meanwhile is read once."""
 READ_AT_ONCE = 64
 
 
@@ -76,14 +78,21 @@ class Search:
 
     Args:
         store: Has the contexts.
+        coming: Has their vectors of the next model.
         build_at_start: Index every tenant, not only those that are asked about.
         exact_below: From so many contexts of a tenant on, a graph finds the nearest vectors.
     """
 
     def __init__(
-        self, store: RedisContexts, *, build_at_start: bool = True, exact_below: int = EXACT_BELOW
+        self,
+        store: RedisContexts,
+        coming: NextVectors,
+        *,
+        build_at_start: bool = True,
+        exact_below: int = EXACT_BELOW,
     ) -> None:
         self._store = store
+        self._coming = coming
         self._build_at_start = build_at_start
         self._exact_below = exact_below
         self._kept: dict[str, _Kept] = {}
@@ -134,7 +143,7 @@ class Search:
             # Its content is the same; where it is not held yet, it is read with its tier.
             kept.moved[change.context_id] = TIERS[change.what]
             self._wake.set()
-        elif kept.index.version(change.context_id) < change.version or change.what == DELETED:
+        elif kept.index.version(change.context_id) < change.version or change.what in {DELETED, VECTORS}:
             kept.waiting.add(change.context_id)
             self._wake.set()
 
@@ -267,7 +276,10 @@ class Search:
 
     async def _read_some(self, tenant: str, kept: _Kept, ids: Sequence[str]) -> None:
         found = await self._store.read(tenant, ids, View(events=RECENT_EVENTS, vector=True, unpacked=True))
-        documents = [document_of(one) for one in found if isinstance(one, Context)]
+        coming = await self._coming.find(tenant, ids) if ids else {}
+        documents = [
+            document_of(one, coming.get(one.context_id)) for one in found if isinstance(one, Context)
+        ]
         gone = set(ids) - {document.context_id for document in documents}
         moved, kept.moved = kept.moved, {}
         await asyncio.to_thread(kept.index.apply, documents, gone, moved)

@@ -14,7 +14,7 @@ from webhook.context.v1.context_pb2 import Tier
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceServicer
 from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_shared.errors import InvalidArgument, ResourceExhausted, ServiceError, item_status
-from webhook_shared.identity import Caller, caller
+from webhook_shared.identity import Caller, Role, caller
 
 from webhook_context import errors, finding_messages, messages, metrics
 from webhook_context.appending import Appending
@@ -27,6 +27,7 @@ from webhook_context.search import Search
 from webhook_context.store_redis import KEPT_REVISIONS, RedisContexts
 from webhook_context.tiers_redis import RedisTiers
 from webhook_context.updating import Updating
+from webhook_context.uses import Uses
 from webhook_context.walks import LONGEST_WALK
 from webhook_context.watching import Watching
 from webhook_context.windows import Windows
@@ -39,6 +40,8 @@ USUAL_MATCHES, MOST_MATCHES = 10, 100
 MOST_REVISIONS = KEPT_REVISIONS
 LARGEST_PAYLOADS_BYTES = 48 * 2**20
 """Of one response; a message of 64 MiB is the most that a channel carries."""
+
+_served = {tier: metrics.SERVED.labels(Tier.Name(tier)) for tier in Tier.values()}
 
 _Call = grpc.aio.ServicerContext[Any, Any]
 
@@ -57,10 +60,12 @@ class ContextServicer(ContextServiceServicer):
         watching: Watching,
         tiers: RedisTiers,
         rise_reads: int,
+        uses: Uses,
     ) -> None:
         self._store = store
         self._tiers = tiers
         self._rise_reads = rise_reads
+        self._uses = uses
         self._appending = appending
         self._rehearsal = Rehearsal(store)
         self._updating = updating
@@ -78,6 +83,8 @@ class ContextServicer(ContextServiceServicer):
         entries = [one for one in checked if isinstance(one, Entry)]
         made = self._rehearsal.foresee(entries) if request.dry_run else self._appending.append(entries)
         results = iter(await made)
+        if not request.dry_run:
+            self._uses.changed((entry.tenant, entry.context_id) for entry in entries)
         return pb.AppendEventsResponse(
             results=[_result(next(results) if isinstance(one, Entry) else one) for one in checked]
         )
@@ -89,7 +96,9 @@ class ContextServicer(ContextServiceServicer):
         found = await self._store.read_one(tenant, request.context_id, _view(request))
         _check_size([found])
         await self._used(tenant, [found])
-        return pb.GetContextResponse(context=messages.context(found), served_tier=found.served)
+        response = pb.GetContextResponse(served_tier=found.served)
+        messages.context(found, response.context)
+        return response
 
     async def BatchGetContexts(
         self, request: pb.BatchGetContextsRequest, context: _Call
@@ -201,12 +210,17 @@ class ContextServicer(ContextServiceServicer):
         tenant = caller().tenant(request.tenant)
         messages.context_id_faults(request.context_id)
         await self._updating.delete(tenant, request.context_id, request.etag)
+        self._uses.gone(tenant, request.context_id)
         return pb.DeleteContextResponse()
 
     async def _used(self, tenant: str, found: Sequence[Context | ServiceError | None]) -> None:
+        who = caller()
+        if Role.INTERNAL not in who.roles:
+            # Our own services read in order to write; that says nothing of what is needed.
+            self._uses.read(tenant, who.key_id, found)
         for one in found:
             if isinstance(one, Context):
-                metrics.SERVED.labels(Tier.Name(one.served)).inc()
+                _served[one.served].inc()
                 if one.reads >= self._rise_reads:
                     await self._tiers.schedule(tenant, one.context_id)
 
@@ -231,9 +245,9 @@ def _result(result: Appended | ServiceError) -> pb.AppendResult:
 
 def _got(context_id: str, found: Context | ServiceError | None) -> pb.BatchGetResult:
     if isinstance(found, Context):
-        return pb.BatchGetResult(
-            context=messages.context(found), status=ItemStatus(), served_tier=found.served
-        )
+        got = pb.BatchGetResult(status=ItemStatus(), served_tier=found.served)
+        messages.context(found, got.context)
+        return got
     return pb.BatchGetResult(status=ItemStatus(**item_status(found or errors.not_found(context_id))))
 
 
@@ -257,7 +271,8 @@ def _check_count(field: str, count: int, most: int) -> None:
 
 
 def _check_size(found: list[Context]) -> None:
-    size = sum(len(event.payload) for one in found for event in one.events)
+    # Not `len(event.payload)`: that would copy it.
+    size = sum(event.ByteSize() for one in found for event in one.events)
     if size > LARGEST_PAYLOADS_BYTES:
         raise ResourceExhausted("RESPONSE_TOO_LARGE", "too many payloads for one response: ask for fewer")
 

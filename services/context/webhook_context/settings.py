@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import model_validator
+from webhook_shared.audit_settings import AuditedSection
 from webhook_shared.dictionary_settings import DictionarySection
 from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.retention import RetentionSection
 from webhook_shared.settings import (
     ByteCount,
     Duration,
@@ -18,7 +20,11 @@ from webhook_shared.settings import (
     setting,
 )
 
+from webhook_context.erasing_settings import ErasureSection
 from webhook_context.feeds import KEPT_CHANGES
+from webhook_context.prewarming_settings import ContextPrewarmingSection
+from webhook_context.quota_settings import ContextQuotasSection
+from webhook_context.segment_settings import ContextSegmentsSection
 from webhook_context.vectors import EXACT_BELOW
 
 SHORTEST_ORPHAN_GRACE = timedelta(minutes=10)
@@ -128,11 +134,17 @@ class ContextWebhook(ServiceGroup):
     """`webhook`, as far as the context store reads it."""
 
     encryption: EncryptionSection = EncryptionSection()
+    security: AuditedSection = AuditedSection()
     dictionaries: DictionarySection = DictionarySection()
     context_lifecycle: ContextLifecycleSection = ContextLifecycleSection()
+    context_segments: ContextSegmentsSection = ContextSegmentsSection()
     cold_storage: ObjectStorageSection = ObjectStorageSection()
     context_search: ContextSearchSection = ContextSearchSection()
     context_watch: ContextWatchSection = ContextWatchSection()
+    context_quotas: ContextQuotasSection = ContextQuotasSection()
+    context_prewarming: ContextPrewarmingSection = ContextPrewarmingSection()
+    retention: RetentionSection = RetentionSection()
+    erasure: ErasureSection = ErasureSection()
 
 
 class ContextSettings(ServiceSettings):

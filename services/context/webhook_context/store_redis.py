@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import structlog
 from webhook.context.v1.context_service_pb2 import Revision
+from webhook_shared.coalesce import Coalescer
 from webhook_shared.envelope import EnvelopeError, Keyring, UnknownDictionary, UnknownKey
 from webhook_shared.errors import ServiceError
 from webhook_shared.objects import ObjectMissing, ObjectTrouble
 from webhook_shared.redis import Client, Script
+from webhook_shared.redis.script import Call
 
 from webhook_context import errors, keys
 from webhook_context.archive import Archive
 from webhook_context.assembly import Stored, View, assemble
 from webhook_context.contexts import Appended, Change, Context, Entry, etag, parse_etag
+from webhook_context.lifecycle import TIERS
 from webhook_context.outsides import OUTSIDE_FIELDS, Outside, outside
 from webhook_context.records import Records
 from webhook_context.revisions import revision_of
@@ -28,6 +33,11 @@ REMEMBERED_REQUESTS = 32
 KEPT_REVISIONS = 50
 UPDATE_ATTEMPTS = 20
 READ_AT_ONCE = 64
+ASSEMBLED_BEFORE_YIELD = 8
+EXCHANGES_AT_ONCE = 3
+JOINS_AT = 4.0
+LARGEST_EXCHANGE = 256
+"""Reads, or writes, that share a round trip."""
 SCAN_AT_ONCE = 1000
 SEALED_BEFORE_YIELD = 32
 WRITE, ONLY_TELL = 0, 1
@@ -65,6 +75,22 @@ class RedisContexts:
             Script.load("webhook_context", name)
             for name in ("append", "mark_queued", "read", "fold", "update", "delete")
         )
+        # Whoever reads at the same time shares a round trip, and so do writers: it costs more than the work.
+        self._reads, self._updates = (
+            Coalescer[Sequence[Call], list[Any]](
+                partial(self._exchanged, script),
+                max_items=LARGEST_EXCHANGE,
+                in_flight=EXCHANGES_AT_ONCE,
+                max_weight=LARGEST_EXCHANGE,
+                weigh=len,
+                joins_at=JOINS_AT,
+            )
+            for script in (self._read, self._update)
+        )
+
+    async def _exchanged(self, script: Script, wanted: Sequence[Sequence[Call]]) -> list[list[Any]]:
+        replies = iter(await script.batch(self._client, [call for calls in wanted for call in calls]))
+        return [list(islice(replies, len(calls))) for calls in wanted]
 
     async def append(self, entries: Sequence[Entry]) -> list[Appended | ServiceError]:
         """Add events to their contexts; one result per entry, in order.
@@ -142,7 +168,12 @@ class RedisContexts:
         stored = await self.stored(tenant, context_ids, view)
         pairs = zip(context_ids, stored, strict=True)
         if not any(one.exists and one.wants_pack(view) for one in stored):
-            return [await self._answer(tenant, context_id, one, view) for context_id, one in pairs]
+            found = []
+            for done, (context_id, one) in enumerate(pairs):
+                if done % ASSEMBLED_BEFORE_YIELD == ASSEMBLED_BEFORE_YIELD - 1:
+                    await asyncio.sleep(0)
+                found.append(await self._answer(tenant, context_id, one, view))
+            return found
         # The cold store is far away: all at once.
         return await asyncio.gather(
             *(self._answer(tenant, context_id, one, view) for context_id, one in pairs)
@@ -154,7 +185,7 @@ class RedisContexts:
         args = [max(view.events, 0), int(view.payloads), int(view.vector), int(view.unpacked), touch_ms]
         calls = [(_places(tenant, one), args) for one in context_ids]
         found = []
-        for reply in await self._read.batch(self._client, calls):
+        for reply in await self._reads.submit(calls) if calls else ():
             if isinstance(reply, Exception):
                 raise reply
             found.append(Stored.of(reply))
@@ -190,7 +221,6 @@ class RedisContexts:
 
     async def _assembled(self, tenant: str, context_id: str, stored: Stored, view: View) -> Context:
         if not stored.wants_pack(view):
-            await asyncio.sleep(0)
             return assemble(self._records, tenant, context_id, stored, view)
         where = stored.text("pointer")
         sealed, served = await self._archive.find(stored.pack, where, stored.text("checksum"))
@@ -207,7 +237,7 @@ class RedisContexts:
         await self._fold(self._client, where, [found.folded, found.event_count, snapshot])
 
     async def update(self, change: Change) -> Context:
-        """Apply a change and return the context, which may have moved on since.
+        """Apply a change and return the context as it is then.
 
         A change with an enrichment and an etag also says that the context is clean again. None needs the
         events, so it is the same in every tier.
@@ -224,12 +254,19 @@ class RedisContexts:
                 return held
             if change.etag and change.etag != held.etag:
                 raise errors.etag_mismatch(context_id, held.etag)
-            outcome, version, _ = await self._update(self._client, where, self._update_call(change, held))
+            call = (where, self._update_call(change, held))
+            (reply,) = await self._updates.submit([call])
+            if isinstance(reply, Exception):
+                raise reply
+            outcome, version, update_ms, tier = reply
             if outcome == -1:
                 raise errors.not_found(context_id)
             if outcome == -2 and change.etag:
                 raise errors.etag_mismatch(context_id, etag(version, held.create_ms))
-            if outcome >= 0:
+            if outcome == 1:
+                # Nobody came between, so that is how it reads now.
+                return change.made(held, version, update_ms, TIERS[tier.decode()])
+            if outcome == 0:
                 return await self.read_one(tenant, context_id, View())
         raise errors.etag_mismatch(context_id, etag(version, held.create_ms))
 
@@ -265,20 +302,21 @@ class RedisContexts:
             log.error("context.unreadable", context_id=context_id, error=type(error).__name__)
             raise errors.unreadable(context_id) from None
 
-    async def delete(self, tenant: str, context_id: str, held_etag: str) -> int:
+    async def delete(self, tenant: str, context_id: str, held_etag: str, *, tombstone_ms: int = 0) -> int:
         """Leave only a tombstone; returns its version.
 
         Args:
             tenant: Whose context.
             context_id: Which.
             held_etag: What the caller read; empty means whatever is there.
+            tombstone_ms: How long the tombstone stays, and gives way to what happens later; 0: for good.
 
         Raises:
             ServiceError: CONTEXT_NOT_FOUND, ETAG_MISMATCH.
         """
         where = [*_places(tenant, context_id), keys.revisions(tenant, context_id)]
         expected = parse_etag(held_etag) if held_etag else ("", "")
-        outcome, version, create_ms = await self._delete(self._client, where, expected)
+        outcome, version, create_ms = await self._delete(self._client, where, [*expected, tombstone_ms])
         if outcome == -2:
             raise errors.etag_mismatch(context_id, etag(version, create_ms))
         if outcome == -1:
@@ -381,7 +419,7 @@ def _appended(entry: Entry, reply: Any) -> Appended | ServiceError:
     if isinstance(reply, Exception):
         log.warning("append.refused", error=type(reply).__name__)
         return errors.of_item(reply)
-    outcome, version, update_ms, unfolded, epoch, packed = reply
+    outcome, version, update_ms, unfolded, epoch, packed, stored_bytes = reply
     if outcome < 0:
         return errors.deleted(entry.context_id)
     return Appended(
@@ -393,8 +431,9 @@ def _appended(entry: Entry, reply: Any) -> Appended | ServiceError:
         unfolded=unfolded,
         epoch=epoch,
         packed=bool(packed),
+        stored_bytes=stored_bytes,
     )
 
 
 def _places(tenant: str, context_id: str) -> list[str]:
-    return [make(tenant, context_id) for make in (keys.context, keys.order, keys.packs)]
+    return keys.parts(tenant, context_id)

@@ -24,7 +24,7 @@ from webhook_context import keys, metrics
 from webhook_context.assembly import View
 from webhook_context.changes import Change, Position, Recent, begin, parsed
 from webhook_context.contexts import Context, Filter
-from webhook_context.feeds import DELETED, Touched
+from webhook_context.feeds import DELETED, VECTORS, Touched
 from webhook_context.lifecycle import TIERS
 from webhook_context.store_redis import RedisContexts
 
@@ -259,7 +259,7 @@ def _latest(wish: Wish, changes: Sequence[Change]) -> list[Change]:
     latest: dict[tuple[str, bool], Change] = {}
     for change in changes:
         touched = change.touched
-        if touched is None or touched.tenant != wish.tenant:
+        if touched is None or touched.tenant != wish.tenant or touched.what == VECTORS:
             continue
         if wish.context_ids and touched.context_id not in wish.context_ids:
             continue

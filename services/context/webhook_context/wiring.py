@@ -8,11 +8,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from webhook.context.v1 import context_admin_service_pb2
 from webhook.context.v1.context_admin_service_pb2_grpc import add_ContextAdminServiceServicer_to_server
 from webhook.context.v1.context_service_pb2_grpc import add_ContextServiceServicer_to_server
-from webhook_shared import object_store, redis
+from webhook.security.v1 import audit_pb2
+from webhook_shared import master_key_record, object_store, redis
+from webhook_shared.audit import put_on_record, recording
+from webhook_shared.channel import connected
 from webhook_shared.identity import Authenticator, Certificates, Role
 from webhook_shared.key_copies import keep_keys_copied
+from webhook_shared.master_keys import all_of
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client
 from webhook_shared.server import Service, serving
 from webhook_shared.tasks import ended
@@ -20,7 +25,15 @@ from webhook_shared.tasks import ended
 from webhook_context.admin_servicer import ContextAdminServicer
 from webhook_context.appending import Appending
 from webhook_context.changes import BLOCK_S, Changes, Recent
+from webhook_context.erasing import USUAL_SETTLING, Settling
+from webhook_context.erasing_parts import erased_names, forgetting
+from webhook_context.intelligence_client import IntelligenceClient
+from webhook_context.key_administration import key_administration
 from webhook_context.listing import Listing
+from webhook_context.next_vectors import NextVectors
+from webhook_context.prewarming_parts import prewarming
+from webhook_context.quotas import Quotas
+from webhook_context.reindexing import Reindexing
 from webhook_context.restorations import Restorations
 from webhook_context.restoring import Restoring
 from webhook_context.revival import Revival
@@ -30,7 +43,10 @@ from webhook_context.settings import ContextSettings
 from webhook_context.stats import Stats
 from webhook_context.tiering import tiering
 from webhook_context.updating import Updating
+from webhook_context.uses import Uses
 from webhook_context.watching import Watching
+
+INTELLIGENCE_DEADLINE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -45,14 +61,21 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: ContextSettings) -> AsyncIterator[Running]:
+async def running(
+    settings: ContextSettings, *, settling: Settling = USUAL_SETTLING
+) -> AsyncIterator[Running]:
     """The context store, serving while inside. Waits for Redis.
+
+    Args:
+        settings: Of this process.
+        settling: How long an erasure waits for late writers.
 
     Raises:
         ValueError: A key or an address is missing or weak.
         RuntimeError: The port is taken, or Redis would evict contexts.
     """
     webhook = settings.webhook
+    master_keys = all_of(webhook.encryption)
     async with AsyncExitStack() as stack:
         client = redis.connect(webhook.redis)
         stack.push_async_callback(client.aclose)
@@ -62,13 +85,21 @@ async def running(settings: ContextSettings) -> AsyncIterator[Running]:
             client, webhook.identity.internal_key, Certificates(webhook.identity, webhook.tls)
         )
         cold = await stack.enter_async_context(object_store.opened(webhook.cold_storage))
-        parts = tiering(client, cold, webhook)
+        await master_key_record.settle(client, master_keys, cold)
+        parts = tiering(client, cold, webhook, master_keys=master_keys)
+        chain, recorder = await stack.enter_async_context(
+            recording(client, master_keys, webhook.security, audit_pb2)
+        )
+        keys, rotation = key_administration(client, cold, master_keys, parts.key_copies, chain.reseal)
         store, tiers = parts.store, parts.tiers
+        quotas = Quotas(client, store, webhook.context_quotas)
         await _redis_is_fit(client, allow_evicting=webhook.redis.allow_evicting_policy)
 
         feeds, recent = parts.feeds, Recent()
+        coming = NextVectors(client, parts.learning.keyring)
         search = Search(
             store,
+            coming,
             build_at_start=webhook.context_search.build_at_start,
             exact_below=webhook.context_search.exact_below,
         )
@@ -85,15 +116,49 @@ async def running(settings: ContextSettings) -> AsyncIterator[Running]:
         loops += parts.learning.loops(store.tenants)
         loops += [
             parts.orphans.run(),
+            rotation.run(),
+            quotas.run(),
+            parts.small.compaction.run(),
             keep_keys_copied(parts.key_copies, parts.learning.keyring, store.tenants),
         ]
+        intelligence = IntelligenceClient(
+            await stack.enter_async_context(
+                connected(
+                    webhook.services.intelligence,
+                    key=webhook.identity.internal_key,
+                    deadline_s=INTELLIGENCE_DEADLINE_S,
+                    tls=webhook.tls,
+                )
+            )
+        )
+        uses = Uses(is_kept=webhook.context_prewarming.enabled)
+        warming = prewarming(client, parts, webhook, uses, intelligence)
+        if warming is not None:
+            loops += [warming.run(), warming.withdraw()]
         tasks = [asyncio.create_task(loop) for loop in loops]
         stack.push_async_callback(ended, tasks)
 
-        appending = Appending(client, store, tiers, feeds, search, hot_ms=parts.policy.hot_ms)
+        names = erased_names(client, parts)
+        appending = Appending(
+            store, tiers, feeds, search, erased_names=names, hot_ms=parts.policy.hot_ms, quotas=quotas
+        )
         updating = Updating(
             client, store=store, tiers=tiers, transitions=parts.transitions, feeds=feeds, search=search
         )
+        forgets = await stack.enter_async_context(
+            forgetting(
+                client,
+                cold,
+                parts,
+                webhook,
+                names=names,
+                updating=updating,
+                search=search,
+                settling=settling,
+            )
+        )
+        expiring = asyncio.create_task(forgets.expiring.run())
+        stack.push_async_callback(ended, [expiring])
         contexts = ContextServicer(
             store=store,
             appending=appending,
@@ -103,6 +168,7 @@ async def running(settings: ContextSettings) -> AsyncIterator[Running]:
             watching=watching,
             tiers=tiers,
             rise_reads=parts.policy.rise_reads,
+            uses=uses,
         )
         revival = Revival(
             client,
@@ -117,19 +183,26 @@ async def running(settings: ContextSettings) -> AsyncIterator[Running]:
             client,
             cold,
             parts.names,
-            webhook.encryption.master_key,
+            parts.master_keys,
             inventory=parts.inventory,
             store=store,
             revival=revival,
+            member_keys=parts.small.member_keys,
         )
         admin = ContextAdminServicer(
             store,
-            Stats(store, tiers),
+            Stats(store, tiers, quotas),
             parts.memory,
             parts.forcing,
             dictionaries=parts.learning.administration,
             restorations=Restorations(restoring, parts.names),
+            erasures=forgets.erasures,
+            keys=keys,
+            reindexing=Reindexing(store, coming, intelligence, feeds, search),
         )
+        if recorder is not None:
+            service = context_admin_service_pb2.DESCRIPTOR.services_by_name["ContextAdminService"]
+            put_on_record(admin, service, recorder)
         port = await stack.enter_async_context(
             serving(
                 settings.process.listen_address or webhook.services.context,

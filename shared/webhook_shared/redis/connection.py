@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +11,9 @@ import hiredis
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from webhook_shared.redis.errors import settled
 from webhook_shared.settings import RedisSection
@@ -25,7 +26,36 @@ KEEPALIVE_CHECK_S = 15
 
 Command = Sequence[Any]
 """A command's name, possibly of two words, and its arguments."""
-Pool = redis.BlockingConnectionPool
+
+
+class Pool(redis.BlockingConnectionPool):
+    """redis-py's, with a short way for what is nearly always so: one is free, and nobody waits for it."""
+
+    _waiting = 0
+
+    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        """As of redis-py."""
+        if self._waiting or not self._available_connections:
+            self._waiting += 1
+            try:
+                return await super().get_connection()  # type: ignore[no-untyped-call]  # redis-py's
+            finally:
+                self._waiting -= 1
+        connection: Any = self.get_available_connection()  # type: ignore[no-untyped-call]  # redis-py's
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        """As of redis-py."""
+        if self._waiting or connection.should_reconnect():
+            await super().release(connection)
+            return
+        self._in_use_connections.remove(connection)
+        self._available_connections.append(connection)
 
 
 class Address(NamedTuple):
@@ -51,7 +81,10 @@ class Address(NamedTuple):
 
 
 class Packed:
-    """Commands are put together by hiredis; redis-py's asyncio connections do that in Python."""
+    """Commands are put together by hiredis; redis-py's asyncio connections do that in Python.
+
+    They also make a task for every command that is sent, and a clock and several calls for every reply.
+    """
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """One command, as it goes over the wire."""
@@ -61,6 +94,36 @@ class Packed:
     def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
         """Several, in order."""
         return [part for command in commands for part in self.pack_command(*command)]
+
+    async def send_packed_command(
+        self: Any, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        """As of redis-py."""
+        if not self.is_connected:
+            await self.connect_check_health(check_health=False)
+        if check_health:
+            await self.check_health()
+        if isinstance(command, str):
+            command = command.encode()
+        whole = command if isinstance(command, bytes) else b"".join(command)
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                await self._send_packed_command([whole])
+        except BaseException as error:  # noqa: BLE001  # raised again
+            raise await _closed(self, error) from None
+
+    async def replies(self: Any, count: int) -> list[Any]:
+        """The next replies; an error stands as an exception in its place.
+
+        Raises:
+            RedisConnectionError: The connection is lost, and closed.
+        """
+        try:
+            found = [await self._parser.read_response() for _ in range(count)]
+        except BaseException as error:  # noqa: BLE001  # raised again
+            raise await _closed(self, error) from None
+        self.next_health_check = asyncio.get_running_loop().time() + self.health_check_interval
+        return [settled(reply) if isinstance(reply, ResponseError) else reply for reply in found]
 
 
 class PackedConnection(Packed, redis.Connection):
@@ -136,14 +199,17 @@ async def exchange(pool: Any, commands: Sequence[Command], timeout_s: float) -> 
     try:
         await connection.send_packed_command(connection.pack_commands(commands))
         async with asyncio.timeout(timeout_s):
-            return [await _reply(connection) for _ in commands]
+            replies: list[Any] = await connection.replies(len(commands))
+            return replies
     finally:
         await pool.release(connection)
 
 
-async def _reply(connection: Any) -> Any:
-    """The next reply, or the error that stands in its place. A connection that fails otherwise is closed."""
-    try:
-        return await connection.read_response(timeout=math.inf)
-    except ResponseError as error:
-        return settled(error)
+async def _closed(connection: Any, error: BaseException) -> BaseException:
+    """Close a connection that is out of step, half written or half read. The error as redis-py has it."""
+    await connection.disconnect(nowait=True)
+    if isinstance(error, TimeoutError):
+        return RedisTimeoutError("the server takes too long")
+    if isinstance(error, OSError):
+        return RedisConnectionError(f"the connection is lost: {type(error).__name__}")
+    return error

@@ -13,8 +13,8 @@ import uvloop
 
 from tests.bench.context import crashes, finding, reading, rivals, tiers
 from tests.bench.context.corpus import DIMENSION, TOPICS, bodies
-from tests.bench.context.filling import DISTINCT, enrich, fill
-from tests.bench.context.house import context_house
+from tests.bench.context.filling import DISTINCT, enrich, fill, used_memory_bytes
+from tests.bench.context.house import context_house, quiet
 from tests.bench.report import report
 
 CONTEXTS = 100_000
@@ -27,17 +27,21 @@ async def measure(contexts: int, crash_count: int) -> None:
     figures: dict[str, Any] = {}
     async with context_house() as house:
         print(f"  {contexts:,} contexts", flush=True)
+        empty_bytes = await used_memory_bytes(house)
         figures |= await fill(house, made, contexts)
+        await quiet(house)
         print("  reading and writing", flush=True)
         figures |= await reading.measure(house, contexts)
         print("  beside others", flush=True)
         figures |= await rivals.measure(house, made, figures)
         print("  vectors for all", flush=True)
         held = await enrich(house, contexts)
+        figures["bytes_per_hot_context"] = round((await used_memory_bytes(house) - empty_bytes) / contexts)
         print("  finding", flush=True)
         figures |= await finding.measure(house, held)
+        await quiet(house)
         print("  tiers", flush=True)
-        figures |= await tiers.measure(house, contexts)
+        figures |= await tiers.measure(house, contexts, figures["bytes_per_hot_context"])
     print(f"  {crash_count:,} crashes", flush=True)
     figures |= await crashes.measure(crash_count)
     report(

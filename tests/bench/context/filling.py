@@ -28,7 +28,7 @@ async def used_memory_bytes(house: House) -> float:
 
 
 async def fill(house: House, made: list[Payload], count: int) -> dict[str, Any]:
-    """Make the contexts. How fast that went, and what one takes in Redis."""
+    """Make the contexts. How fast that went, and what one takes in Redis before it is enriched."""
     before = await used_memory_bytes(house)
 
     async def append(number: int) -> None:
@@ -42,7 +42,7 @@ async def fill(house: House, made: list[Payload], count: int) -> dict[str, Any]:
     await asyncio.sleep(0.1)
     return {
         "append_per_s": round(rate * count / batches),
-        "bytes_per_hot_context": round((await used_memory_bytes(house) - before) / count),
+        "bytes_per_new_context": round((await used_memory_bytes(house) - before) / count),
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,13 @@ from services.security.tests.postgresql import NEEDS, PostgresServer, binary
 from tests.bench.context.echo import METHOD
 from tests.bench.ingest.house import Store, free_ports, process, storing
 
+Call = Callable[[bytes], Awaitable[bytes]]
+
 INTERNAL_KEY = "an internal key for measuring only, 0123456789"
 DEADLINE_S = 300.0
+GET = "/webhook.context.v1.ContextService/GetContext"
+QUIET_S, QUIET_SHARE = 1.0, 0.05
+QUIET_WITHIN_S = 1800.0
 #: Nothing moves by itself while it is measured, and nothing is too small to be warm.
 CONFIGURATION = """\
 webhook:
@@ -43,6 +49,7 @@ class House:
     Attributes:
         contexts: A stub.
         admin: Another.
+        get: GetContext as bytes in, bytes out, so that the caller does as much for it as for the echo.
         store: Its Redis.
         process: The service.
         cold: Where cold contexts lie.
@@ -50,6 +57,7 @@ class House:
 
     contexts: Any
     admin: Any
+    get: Call
     store: Store
     process: psutil.Process
     cold: Path
@@ -78,21 +86,56 @@ async def context_house() -> AsyncIterator[House]:
         channel = await enter(
             connected(f"127.0.0.1:{port}", key=SecretStr(INTERNAL_KEY), deadline_s=DEADLINE_S)
         )
+        bare = await enter(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
         yield House(
-            ContextServiceStub(channel), ContextAdminServiceStub(channel), store, running, directory / "cold"
+            contexts=ContextServiceStub(channel),
+            admin=ContextAdminServiceStub(channel),
+            get=_called(bare, GET),
+            store=store,
+            process=running,
+            cold=directory / "cold",
         )
 
 
+def _called(channel: grpc.aio.Channel, method: str) -> Call:
+    call: Any = channel.unary_unary(method)
+    metadata = (("authorization", f"Bearer {INTERNAL_KEY}"),)
+
+    async def answer(request: bytes) -> bytes:
+        found: bytes = await call(request, metadata=metadata)
+        return found
+
+    return answer
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """CPU time that a process has used, seconds."""
+    return float(sum(process.cpu_times()[:2]))
+
+
+async def quiet(house: House) -> None:
+    """Wait until the service has done what it does in the background, such as indexing what was put in."""
+    async with asyncio.timeout(QUIET_WITHIN_S):
+        busy_s = QUIET_S
+        while busy_s >= QUIET_S * QUIET_SHARE:
+            before = cpu_s(house.process)
+            await asyncio.sleep(QUIET_S)
+            busy_s = cpu_s(house.process) - before
+
+
 @asynccontextmanager
-async def echoing(answer: bytes) -> AsyncIterator[Any]:
-    """A method that answers with these bytes."""
+async def echoing(answer: bytes) -> AsyncIterator[tuple[Call, psutil.Process]]:
+    """A method that answers with these bytes, and who serves it."""
     [port] = free_ports(1)
     with tempfile.NamedTemporaryFile(prefix="webhook-bench-") as file:
         file.write(answer)
         file.flush()
         command = [sys.executable, "-m", "tests.bench.context.echo", str(port), file.name]
-        async with process(command, {}, port), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel.unary_unary(METHOD)
+        async with (
+            process(command, {}, port) as server,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            yield _called(channel, METHOD), server
 
 
 @asynccontextmanager

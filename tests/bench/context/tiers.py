@@ -23,14 +23,20 @@ COLD_PACE_PER_S = 200
 HOT, WARM, COLD = Tier.TIER_HOT, Tier.TIER_WARM, Tier.TIER_COLD
 
 
-async def measure(house: House, contexts: int) -> dict[str, Any]:
-    """Take some down to warm, read each once, take some of these down to cold, read each once."""
+async def measure(house: House, contexts: int, hot_memory: float) -> dict[str, Any]:
+    """Take some down to warm, read each once, take some of these down to cold, read each once.
+
+    Args:
+        house: With enriched contexts.
+        contexts: How many.
+        hot_memory: Bytes of Redis that each takes.
+    """
     warmed, before = min(WARMED, contexts // 2), await used_memory_bytes(house)
     hot_bytes = 0
     moved = await _move(house, WARM, HOT, warmed)
     hot_bytes = sum(each.bytes_before for each in moved)
     await asyncio.sleep(1)
-    warm_memory = (before - await used_memory_bytes(house)) / len(moved)
+    warm_saved = (before - await used_memory_bytes(house)) / len(moved)
     stats = await _tier(house, WARM)
     warm = [_number(each.context_id) for each in moved]
 
@@ -41,7 +47,7 @@ async def measure(house: House, contexts: int) -> dict[str, Any]:
     before = await used_memory_bytes(house)
     chilled = await _move(house, COLD, WARM, min(CHILLED, len(warm)))
     await asyncio.sleep(1)
-    cold_memory = (before - await used_memory_bytes(house)) / len(chilled)
+    cold_saved = (before - await used_memory_bytes(house)) / len(chilled)
     cold = [_number(each.context_id) for each in chilled]
 
     async def get_cold(at: int) -> None:
@@ -53,8 +59,8 @@ async def measure(house: House, contexts: int) -> dict[str, Any]:
     return {
         "warm_ratio": round(stats.content_bytes / stats.stored_bytes, 2),
         "warm_from_hot_bytes": round(hot_bytes / len(moved)),
-        "bytes_saved_hot_to_warm": round(warm_memory),
-        "bytes_saved_warm_to_cold": round(cold_memory),
+        "bytes_per_warm_context": round(hot_memory - warm_saved),
+        "bytes_per_cold_context": round(hot_memory - warm_saved - cold_saved),
         "warm_get_p50_ms": quantile_ms(warm_s, 0.5),
         "warm_get_p99_ms": quantile_ms(warm_s, 0.99),
         "cold_get_p50_ms": quantile_ms(cold_s, 0.5),

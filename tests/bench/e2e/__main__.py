@@ -145,10 +145,11 @@ async def measure(rate: float, duration_s: int, burst: int) -> None:
             print(f"  {rate:g}/s for {duration_s} s", flush=True)
             steady = await generator.send(int(rate * duration_s), rate, watch)
             await ended([looking])
-            cost = {name: (used - before[name]) / steady["sent"] for name, used in cpu_s(house).items()}
             figures = figures_of(watch, steady)
-            figures |= {f"cpu_us_of_{name}": round(each * 1e6) for name, each in cost.items()}
             figures["contexts_drain_s"] = round(await watch.drained(1), 1)
+            # Only now: what was put off has been paid for, too.
+            cost = {name: (used - before[name]) / steady["sent"] for name, used in cpu_s(house).items()}
+            figures |= {f"cpu_us_of_{name}": round(each * 1e6) for name, each in cost.items()}
             if burst:
                 print(f"  a burst of {burst:,}", flush=True)
                 figures |= await after_burst(generator, Watch(house), burst)

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from webhook_shared.redis import connect
 from webhook_shared.settings import RedisSection
 
 from services.intelligence.tests import openai_server as provider
-from services.intelligence.tests.labelled import EVENTS, TOPICS, questions
+from services.intelligence.tests.labelled import EVENTS, TOPICS, lookups, questions
 from services.intelligence.tests.stories import STORIES, long_story, subject_of
 
 PAYER = Payer("bench", "summarize")
@@ -78,10 +79,14 @@ async def speed(model: EmbeddingProvider, name: str, count: int, in_flight: int)
     }
 
 
-def _score(found: Callable[[int], list[int]]) -> tuple[float, float]:
+Asked = list[tuple[str, frozenset[int]]]
+"""Questions, and the places of their answers."""
+
+
+def _score(asked: Asked, found: Callable[[int], list[int]]) -> tuple[float, float]:
     """recall@10 and the mean reciprocal rank of the first answer, over all questions."""
     recalls, ranks = [], []
-    for number, (_, answers) in enumerate(questions()):
+    for number, (_, answers) in enumerate(asked):
         order = found(number)
         recalls.append(len(answers & set(order[:NEAREST])) / len(answers))
         ranks.append(next((1 / (at + 1) for at, one in enumerate(order) if one in answers), 0.0))
@@ -89,54 +94,65 @@ def _score(found: Callable[[int], list[int]]) -> tuple[float, float]:
 
 
 async def retrieval(models: dict[str, EmbeddingProvider]) -> dict[str, Any]:
-    """The labelled questions by words, by vectors of each model, and by both, in the service's own index."""
+    """The labelled questions by words, by vectors of each model, and by both, in the service's own index.
+
+    Questions of topics share few words with their answers; those with `_of_lookups` name something.
+    """
     figures: dict[str, Any] = {}
-    asked = [query for query, _ in questions()]
-
-    def searched(index: TenantIndex, queries: list[Query]) -> tuple[float, float]:
-        def found(number: int) -> list[int]:
-            return [int(hit.context_id) for hit in index.search(queries[number], Filter(), len(EVENTS))]
-
-        return _score(found)
-
+    sets: dict[str, Asked] = {"": questions(), "_of_lookups": lookups()}
     for name, model in models.items():
         key = Model("local", name, model.model.dimension)
-        events, queries = await _vectors(model, EVENTS), await _vectors(model, asked)
-        index = TenantIndex()
-        index.apply(
-            [
-                Document(
-                    context_id=str(i),
-                    version=1,
-                    tool="github",
-                    kind="issue",
-                    tier=Tier.TIER_HOT,
-                    labels=frozenset(),
-                    importance=0.5,
-                    update_ms=0,
-                    title=event,
-                    model=key,
-                    vector=vector.tolist(),
-                )
-                for i, (event, vector) in enumerate(zip(EVENTS, events, strict=True))
-            ],
-            [],
-        )
-        by_vector = [Query("", key, query.tolist(), exact=True) for query in queries]
-        by_both = [
-            Query(text, key, query.tolist(), exact=True) for text, query in zip(asked, queries, strict=True)
-        ]
+        index = _index(key, await _vectors(model, EVENTS))
         suffix = "" if name != STATIC_MODEL else "_static"
-        figures[f"recall_at_10_vector{suffix}"], figures[f"mrr_vector{suffix}"] = searched(index, by_vector)
-        figures[f"recall_at_10_hybrid{suffix}"], figures[f"mrr_hybrid{suffix}"] = searched(index, by_both)
-        if not suffix:
-            by_words = [Query(text) for text in asked]
-            figures["recall_at_10_lexical"], figures["mrr_lexical"] = searched(index, by_words)
+        for of, asked in sets.items():
+            texts = [query for query, _ in asked]
+            vectors = await _vectors(model, texts)
+            pairs = list(zip(texts, vectors, strict=True))
+            ways = {
+                f"vector{suffix}": [Query("", key, vector.tolist(), exact=True) for vector in vectors],
+                f"hybrid{suffix}": [Query(text, key, vector.tolist(), exact=True) for text, vector in pairs],
+            }
+            if not suffix:
+                ways["lexical"] = [Query(text) for text in texts]
+            for way, queries in ways.items():
+                recall, rank = _score(asked, partial(_order, index, queries))
+                figures[f"recall_at_10_{way}{of}"], figures[f"mrr_{way}{of}"] = recall, rank
+                print(f"  {way}{of}: recall@10 {recall:.2f}, MRR {rank:.2f}", flush=True)
         index.close()
     figures["static_recall_share"] = round(
         figures["recall_at_10_vector_static"] / figures["recall_at_10_vector"], 4
     )
-    return {"labelled_queries": len(asked), "labelled_topics": len(TOPICS), **figures}
+    return {
+        "labelled_queries": sum(map(len, sets.values())),
+        "labelled_topics": len(TOPICS),
+        **figures,
+    }
+
+
+def _index(key: Model, vectors: Sequence[Vector]) -> TenantIndex:
+    """All labelled events."""
+    index = TenantIndex()
+    documents = [
+        Document(
+            context_id=str(i),
+            version=1,
+            tool="github",
+            kind="issue",
+            tier=Tier.TIER_HOT,
+            labels=frozenset(),
+            importance=0.5,
+            update_ms=0,
+            title=event,
+            vectors={key: vector},
+        )
+        for i, (event, vector) in enumerate(zip(EVENTS, vectors, strict=True))
+    ]
+    index.apply(documents, [])
+    return index
+
+
+def _order(index: TenantIndex, queries: Sequence[Query], number: int) -> list[int]:
+    return [int(hit.context_id) for hit in index.search(queries[number], Filter(), len(EVENTS))]
 
 
 async def local(directory: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 -- ARGV: event id | sealed event | sealed payload or '' | as-of time in microseconds | tool | kind |
 --   id of the replay that brings it or '' | 1 to change nothing and only tell.
 -- Returns {outcome, version, last change in ms, events not yet folded, epoch to enqueue or 0,
---   1 where the context is not hot};
+--   1 where the context is not hot, bytes that were added};
 -- outcome: 3 created anew after it had been deleted, 2 created, 1 appended, 0 was there,
 --   -1 the context is deleted.
 
@@ -13,11 +13,13 @@ local REQUEUE_AFTER_MS = 10 * 60 * 1000
 local DIGEST_BYTES = 10
 
 local held = redis.call('HMGET', KEYS[1], 'deleted', 'version', 'count', 'folded', 'updated',
-  'dirty', 'queued', 'queued_at', 'kind_as_of', 'bytes', 'ids', 'revived_by', 'erased')
+  'dirty', 'queued', 'queued_at', 'kind_as_of', 'bytes', 'ids', 'revived_by', 'erased', 'expired')
 local replay, dry = ARGV[7], ARGV[8] == '1'
+-- What was kept for long enough gives way to what happened since.
+local expired = held[1] and held[14] and tonumber(ARGV[4]) > held[1] * 1000
 -- A replay brings back what was deleted, but only once, and never what was erased.
-if held[1] and (replay == '' or replay == held[12] or held[13]) then
-  return {-1, tonumber(held[2]), 0, 0, 0, 0}
+if held[1] and not expired and (replay == '' or replay == held[12] or held[13]) then
+  return {-1, tonumber(held[2]), 0, 0, 0, 0, 0}
 end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -43,7 +45,7 @@ if dry then
   if not is_packed(ARGV[1]) and redis.call('HEXISTS', KEYS[1], 'e:' .. ARGV[1]) == 0 then
     outcome = held[1] and 3 or not held[2] and 2 or 1
   end
-  return {outcome, version, updated, 0, 0, held[11] and 1 or 0}
+  return {outcome, version, updated, 0, 0, held[11] and 1 or 0, 0}
 end
 
 if not is_packed(ARGV[1]) and redis.call('HSETNX', KEYS[1], 'e:' .. ARGV[1], ARGV[2]) == 1 then
@@ -53,9 +55,12 @@ if not is_packed(ARGV[1]) and redis.call('HSETNX', KEYS[1], 'e:' .. ARGV[1], ARG
   local fields = {'version', version, 'count', count, 'updated', updated,
     'bytes', tonumber(held[10] or 0) + #ARGV[2] + #ARGV[3]}
   if held[1] then
-    redis.call('HDEL', KEYS[1], 'deleted')
-    fields[#fields + 1] = 'revived_by'
-    fields[#fields + 1] = replay
+    redis.call('HDEL', KEYS[1], 'deleted', 'expired')
+    redis.call('PERSIST', KEYS[1])
+    if replay ~= '' then
+      fields[#fields + 1] = 'revived_by'
+      fields[#fields + 1] = replay
+    end
   end
   if held[1] or version == 1 then
     outcome = held[1] and 3 or 2
@@ -90,4 +95,5 @@ local epoch = 0
 if dirty and (held[7] ~= dirty or now - tonumber(held[8] or 0) > REQUEUE_AFTER_MS) then
   epoch = tonumber(dirty)
 end
-return {outcome, version, updated, count - tonumber(held[4] or 0), epoch, held[11] and 1 or 0}
+return {outcome, version, updated, count - tonumber(held[4] or 0), epoch, held[11] and 1 or 0,
+  outcome > 0 and #ARGV[2] + #ARGV[3] or 0}

@@ -1,7 +1,8 @@
 -- Leaves nothing of a context but the note that it is deleted, which refuses late writers, and the names
 -- of its objects in the cold store, until these are deleted too.
 -- KEYS: the context, the order of its events, its packs, its revisions.
--- ARGV: the version and the creation time that were read, or '' and '' for whatever is there.
+-- ARGV: the version and the creation time that were read, or '' and '' for whatever is there |
+--   how long the note stays, ms, where it gives way to what happens later; 0 where it stays and does not.
 -- Returns {outcome, version, creation time in ms}; outcome: 1 deleted, -1 there is no such context,
 -- -2 it has moved.
 local held = redis.call('HMGET', KEYS[1], 'version', 'created', 'deleted', 'tier', 'pointer', 'copying',
@@ -29,6 +30,10 @@ redis.call('UNLINK', unpack(KEYS))
 redis.call('HSET', KEYS[1], 'version', tonumber(held[1]) + 1, 'deleted', now)
 if dropping ~= '' then
   redis.call('HSET', KEYS[1], 'dropping', dropping)
+end
+if ARGV[3] ~= '0' then
+  redis.call('HSET', KEYS[1], 'expired', 1)
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 if held[9] then
   -- The replay that brought it back once does not do so again.

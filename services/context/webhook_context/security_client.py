@@ -1,0 +1,39 @@
+"""Calls to security. The only file here that knows its contract."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+from webhook.security.v1 import security_admin_service_pb2 as pb
+from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceStub
+from webhook_shared.errors import from_rpc_error
+
+from webhook_context.elsewhere import Question, counts_of
+from webhook_context.erasing_tally import Count
+
+LONGEST_S = 600.0
+
+
+class SecurityClient:
+    """Security, as far as it keeps refused deliveries; it also puts the erasure on record."""
+
+    name = "security"
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = SecurityAdminServiceStub(channel)
+
+    async def forget(self, question: Question) -> AsyncIterator[list[Count]]:
+        """See `Elsewhere`."""
+        request = pb.ForgetRequest(
+            wanted=question.message(),
+            dry_run=question.dry_run,
+            tenant=question.wanted.tenant,
+            key_id=question.key_id,
+            erasure_id=question.erasure_id,
+        )
+        try:
+            told = await self._stub.Forget(request, timeout=LONGEST_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        yield counts_of(told.places)
