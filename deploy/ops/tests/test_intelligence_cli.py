@@ -162,12 +162,13 @@ def test_vectors_of_another_model_are_made_anew(cli: Cli, running: Runner) -> No
 
     context_id = until(understood)
     asyncio.run(_pretend_another_model_made(running.var, context_id))
-    assert cli("intelligence", "reindex", "--dry-run", "--json").json["moved"] == 1
-    counts = cli("intelligence", "reindex", "--json").json
-    assert (counts["moved"], counts["failed"]) == (1, 0)
+    counted = cli("intelligence", "reindex", "--dry-run", "--json").json
+    assert int(counted["context_count"]) - int(counted["filled_count"]) == 1
+    last = cli("intelligence", "reindex", "--json").json
+    assert (last["phase"], last["filled_count"]) == ("REINDEX_PHASE_DROPPED", last["context_count"])
     model = cli("contexts", "get", context_id, "--json").json["enrichment"]["embedding_model"]
     assert (model["name"], model["dimension"]) == ("all-MiniLM-L6-v2", 384)
-    assert "moved to the model in use" in cli("intelligence", "reindex").out
+    assert "nothing is left of the old model" in cli("intelligence", "reindex").out
 
 
 def test_what_calls_cost_and_have_cost(cli: Cli) -> None:

@@ -79,6 +79,7 @@ def _portions(subjects: Sequence[messages.Subject]) -> Iterator[list[messages.Su
 
 def _result(analysis: messages.Analysis, model: messages.EmbeddingModel) -> Insight | ServiceError:
     status = analysis.status
+    model = analysis.model if analysis.HasField("model") else model
     return from_item_status(status.code, status.reason, status.message) or Insight(
         vector=tuple(analysis.vector),
         model=Model(model.provider, model.name, model.dimension),

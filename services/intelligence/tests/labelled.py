@@ -1,7 +1,10 @@
 """Queries, and the events that answer them: written by hand in the words of webhooks, three per topic.
 
-A query shares few words with its events on purpose. Every event of another topic is a wrong answer, and
-topics come in neighbourhoods (databases, sign-in, payments...), so that many wrong answers are near ones.
+A query of a topic shares few words with its events on purpose. Every event of another topic is a wrong
+answer, and topics come in neighbourhoods (databases, sign-in, payments...), so that many wrong answers are
+near ones.
+
+LOOKUPS are of the other kind: somebody remembers a name, a number or a few words, as people do who search.
 """
 
 from __future__ import annotations
@@ -417,3 +420,57 @@ def questions() -> list[tuple[str, frozenset[int]]]:
         found += [(query, answers) for query in topic.queries]
         at += len(topic.events)
     return found
+
+
+LOOKUPS = (
+    # A name or a number alone.
+    ("payments-api", "payments-api"),
+    ("exit code 137", "exit code 137"),
+    ("pg-data-1", "pg-data-1"),
+    ("SUP-311", "SUP-311"),
+    ("SUP-330", "SUP-330"),
+    ("order 9917", "order 9917"),
+    ("CVE-2021-23337", "CVE-2021-23337"),
+    ("GHSA-7", "GHSA-7"),
+    ("v3.2.0", "v3.2.0"),
+    ("v3.1.4 production", "v3.1.4"),
+    ("incident 101", "incident 101"),
+    ("pull request 652", "pull request 652"),
+    ("issue 690", "issue 690"),
+    ("crash group 4471", "crash group 4471"),
+    ("advisory 7 forum posts", "GHSA-7"),
+    ("flag new-checkout", "new-checkout"),
+    ("new-checkout pam", "new-checkout"),
+    ("registry.internal", "registry.internal"),
+    ("api.example.com certificate", "api.example.com"),
+    ("account 5512", "account 5512"),
+    ("ja-JP", "ja-JP"),
+    ("Windows-1252", "Windows-1252"),
+    ("lodash 4.17.21", "lodash"),
+    ("orders-events lag", "orders-events"),
+    ("invoices-archive bucket", "invoices-archive"),
+    # Words of the event, and a guess at its meaning.
+    ("who fixed the redis.internal lookup", "redis.internal"),
+    ("deadlock when two people pay", "deadlock detected"),
+    ("why does dependabot want lodash", "lodash"),
+    ("test_reconnect is unreliable", "test_reconnect"),
+    ("Kafka brokers expensive", "Kafka brokers"),
+    ("Okta loop", "Okta"),
+    ("DKIM broken at Gmail", "690"),
+    ("NVDA cannot read the form", "NVDA"),
+    ("Pixel 4 crash at start", "Pixel 4"),
+    ("TURN server in Sydney loses packets", "TURN relay"),
+    ("thumbnail cache without limit", "humbnail"),
+    ("ruff instead of black", "black by ruff"),
+    ("secondary rate limit of GitHub", "secondary rate limit"),
+    ("restore drill of the snapshot", "incident 101"),
+    ("Zebra label printer 203 dpi", "203 dpi"),
+)
+"""Each query, and a part of the text of every event that answers it."""
+
+
+def lookups() -> list[tuple[str, frozenset[int]]]:
+    """Each query, and the places in EVENTS of its answers."""
+    return [
+        (query, frozenset(at for at, event in enumerate(EVENTS) if part in event)) for query, part in LOOKUPS
+    ]

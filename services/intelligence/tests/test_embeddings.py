@@ -232,7 +232,7 @@ def test_keys_are_injective(redis: Client) -> None:
         key("acme:s1", "p", "p", "m", "r", 8),
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
-    assert all(len(one) == len("emb:") + 64 for one in keys)
+    assert all(len(one) == len("emb:") + 16 + 1 + 64 for one in keys)
 
 
 async def test_cached_values_hold_no_text_and_are_half_floats(redis: Client) -> None:

@@ -15,7 +15,7 @@ from webhook_intelligence.entities import Entity
 from webhook_intelligence.importance import Importance
 from webhook_intelligence.ledger import Payer
 from webhook_intelligence.prices import NOTHING, Usage
-from webhook_intelligence.provider import Vector
+from webhook_intelligence.provider import EmbeddingModel, Vector
 from webhook_intelligence.sentences import clip
 from webhook_intelligence.settings import EXTRACTIVE
 from webhook_intelligence.subject import Subject
@@ -37,6 +37,7 @@ class Analysis:
     """
 
     vector: Vector
+    model: EmbeddingModel
     summary: Summary
     event_ids: tuple[str, ...]
     importance: Importance
@@ -67,6 +68,7 @@ class Analyst:
         timeout_s: float,
         lane: Lane = Lane.EVENT,
         may_defer: bool = False,
+        embeddings: Embeddings | None = None,
     ) -> list[Analysis | ServiceError]:
         """One outcome per subject, in order; a bad one never fails its neighbours.
 
@@ -76,6 +78,7 @@ class Analyst:
             timeout_s: How long the caller waits.
             lane: How urgent they are.
             may_defer: See `Summarizer.roll`.
+            embeddings: Whose vectors; None: the usual.
 
         Returns:
             Per subject an analysis, or INVALID_ARGUMENT/SUBJECT_EMPTY where there is nothing to read,
@@ -84,12 +87,13 @@ class Analyst:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
+        embeddings = embeddings or self._embeddings
         readings = await asyncio.gather(
             *(self._read(payer, subject, deadline, may_defer=may_defer) for subject in subjects)
         )
         good = [reading for reading in readings if isinstance(reading, _Reading)]
         embedded = iter(
-            await self._embeddings.embed(
+            await embeddings.embed(
                 payer,
                 [_embedded_text(reading) for reading in good],
                 timeout_s=deadline - loop.time(),
@@ -107,7 +111,11 @@ class Analyst:
                 continue
             weighed = importance.weigh(reading.subject, reading.entities)
             event_ids = tuple(happening.event_id for happening in reading.subject.happenings)
-            outcomes.append(Analysis(embedding.vector, reading.summary, event_ids, weighed, reading.entities))
+            outcomes.append(
+                Analysis(
+                    embedding.vector, embeddings.model, reading.summary, event_ids, weighed, reading.entities
+                )
+            )
         return outcomes
 
     async def _read(

@@ -11,8 +11,10 @@ import random
 import struct
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import islice
 
 import numpy as np
+from webhook_shared.coalesce import Coalescer
 from webhook_shared.redis import Client, RedisError
 
 from webhook_intelligence import metrics
@@ -23,7 +25,13 @@ NORMALIZER = "2"
 FORMAT = 2
 _HEADER = struct.Struct("<BBHH")  # format, truncated, pieces, dimension
 _MOST_PIECES = 2**16 - 1
+OF_FORMER_TIMES = "emb:" + "?" * 64
+"""Matches keys that do not tell whose they are."""
 PATIENCE_S = 0.25
+# Callers that look at the same time share a round trip: so many of them, for so many keys.
+MOST_LOOKS = 512
+MOST_KEYS = 4096
+LOOKS_AT_ONCE = 4
 # Entries made together shall not expire together.
 JITTER = 0.1
 
@@ -50,6 +58,15 @@ class EmbeddingCache:
         self._model = model
         self._shared = shared
         self._keep_ms = int(keep.total_seconds() * 1000)
+        self._looks = Coalescer[Sequence[str], list[Embedding | None]](
+            self._look,
+            max_items=MOST_LOOKS,
+            in_flight=LOOKS_AT_ONCE,
+            max_weight=MOST_KEYS,
+            weigh=len,
+            joins_at=0.5,
+        )
+        self._is_looking = False
 
     @property
     def is_on(self) -> bool:
@@ -57,7 +74,10 @@ class EmbeddingCache:
         return self._keep_ms > 0
 
     def key(self, tenant: str, text: str) -> str:
-        """Equal only where tenant, text, provider, model, revision, dimension and normaliser all are."""
+        """Equal only where tenant, text, provider, model, revision, dimension and normaliser all are.
+
+        It begins with a digest of the tenant alone, so that all that a tenant has can be found and dropped.
+        """
         model = self._model
         digest = hashlib.sha256()
         for part in (
@@ -74,19 +94,33 @@ class EmbeddingCache:
             # The length before each part keeps ("ab", "c") and ("a", "bc") apart.
             digest.update(len(encoded).to_bytes(8, "big"))
             digest.update(encoded)
-        return f"emb:{digest.hexdigest()}"
+        return f"{_prefix('' if self._shared else tenant)}{digest.hexdigest()}"
 
     async def find(self, keys: Sequence[str]) -> list[Embedding | None]:
         """What is known for each key, in order."""
         if not self._keep_ms or not keys:
             return [None] * len(keys)
+        if self._is_looking:
+            return await self._looks.submit(keys)
+        # Whoever is alone goes at once.
+        self._is_looking = True
+        try:
+            (found,) = await self._look([keys])
+        finally:
+            self._is_looking = False
+        return found
+
+    async def _look(self, asked: list[Sequence[str]]) -> list[list[Embedding | None]]:
+        """What several callers look for, in one round trip."""
+        flat = [key for keys in asked for key in keys]
         try:
             async with asyncio.timeout(PATIENCE_S):
-                values = await self._client.mget(list(keys))
+                values = await self._client.mget(flat)
         except (RedisError, OSError):
             metrics.CACHE_FAILURES.inc()
-            return [None] * len(keys)
-        return [self._decode(value) for value in values]
+            values = [None] * len(flat)
+        found = iter([self._decode(value) for value in values])
+        return [list(islice(found, len(keys))) for keys in asked]
 
     async def keep(self, made: Mapping[str, Embedding]) -> None:
         """Remember vectors."""
@@ -116,3 +150,17 @@ def _encode(embedding: Embedding) -> bytes:
     pieces = min(embedding.pieces, _MOST_PIECES)
     header = _HEADER.pack(FORMAT, embedding.truncated, pieces, len(embedding.vector))
     return header + embedding.vector.astype(np.float16).tobytes()
+
+
+def beginning(tenant: str) -> str:
+    """Matches the keys of a tenant's vectors; of those that all tenants share, for an empty one."""
+    return f"{_prefix(tenant)}*"
+
+
+def is_mine(key: bytes) -> bool:
+    """Whether a key that matched is one of a vector."""
+    return key.startswith(b"emb:") and len(key.rpartition(b":")[2]) == 64
+
+
+def _prefix(tenant: str) -> str:
+    return f"emb:{hashlib.sha256(tenant.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}:"

@@ -148,6 +148,7 @@ def analysis(outcome: Analysis | ServiceError) -> pb.Analysis:
         ],
         summary_coverage=_coverage(outcome.summary.coverage),
         deferred_count=outcome.summary.deferred,
+        model=model(outcome.model),
     )
 
 

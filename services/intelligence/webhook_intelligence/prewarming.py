@@ -160,6 +160,9 @@ class Prewarming:
                 await asyncio.sleep(0)
 
     async def _apply(self, here: Place, entry: dict[bytes, bytes]) -> None:
+        if b"forget" in entry:
+            await self._forget(here, entry.get(b"tenant", b"").decode(errors="replace"))
+            return
         try:
             tenant = entry[b"tenant"].decode()
             seen = _unpack(entry[b"seen"])
@@ -178,6 +181,12 @@ class Prewarming:
             # Every replica sees every observation; each counts only those that it has reported.
             if is_own:
                 _count(outcome)
+
+    async def _forget(self, here: Place, tenant: str) -> None:
+        async with self._loading:
+            self._models[tenant] = _Model(Predictor(self.policy), here)
+            # Another replica may have kept its model a moment before it read this.
+            await self._client.delete(_key(tenant))
 
     async def _keep(self) -> None:
         """One round of keeping models, if it is this replica's turn."""
@@ -244,6 +253,38 @@ class Prewarming:
             log.warning("prewarming.unreadable_model", error=type(error).__name__)
             return _Model(Predictor(self.policy), _START)
         return _Model(predictor, through)
+
+
+async def forget_model(client: Client, tenant: str, *, dry_run: bool) -> int:
+    """Let every replica forget what it has learned of a tenant, and what it would learn it from.
+
+    Returns:
+        How many models and batches of observations there were.
+
+    Raises:
+        REDIS_TROUBLE: Some may be left; to be repeated.
+    """
+    found, after = int(await client.exists(_key(tenant))), "-"
+    while entries := await _entries(client, after):
+        after = f"({entries[-1][0].decode()}"
+        mine = [
+            name
+            for name, entry in entries
+            if entry.get(b"tenant") == tenant.encode() and b"forget" not in entry
+        ]
+        found += len(mine)
+        if mine and not dry_run:
+            await client.xdel(STREAM, *mine)
+    if not dry_run:
+        forget = {"tenant": tenant, "forget": "1"}
+        await client.xadd(STREAM, forget, maxlen=STREAM_ENTRIES, approximate=True)  # type: ignore[arg-type]  # invariant dict
+        await client.delete(_key(tenant))
+    return found
+
+
+async def _entries(client: Client, after: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    found: Any = await client.xrange(STREAM, min=after, count=READ_ENTRIES)
+    return list(found)
 
 
 def _key(tenant: str) -> str:

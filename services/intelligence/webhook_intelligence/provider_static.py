@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -115,8 +116,12 @@ class StaticEmbeddings:
     def _means(self, ids: list[list[int]]) -> Array:
         counts = np.fromiter(map(len, ids), np.int64, len(ids))
         starts = np.cumsum(counts) - counts
-        flat = np.fromiter((token for text in ids for token in text), np.int64, int(counts.sum()))
-        sums: Array = np.add.reduceat(self._vectors[flat], starts, axis=0)
+        flat = np.fromiter(chain.from_iterable(ids), np.int64, int(counts.sum()))
+        tokens = np.take(self._vectors, flat, axis=0)
+        sums: Array = np.empty((len(ids), tokens.shape[1]), np.float32)
+        # One by one: `np.add.reduceat` takes six times as long over rows.
+        for at, (start, count) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
+            np.add.reduce(tokens[start : start + count], axis=0, out=sums[at])
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         sums /= np.where(lengths > 0, lengths, 1)
         return sums

@@ -9,17 +9,21 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
+from webhook.erasure.v1.erasure_pb2 import Place
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1 import intelligence_service_pb2_grpc as rpc
-from webhook_shared.errors import FailedPrecondition, Internal, InvalidArgument, ServiceError
+from webhook_shared.errors import FailedPrecondition, Internal, InvalidArgument, ServiceError, Unavailable
 from webhook_shared.identity import caller
+from webhook_shared.redis import REDIS_TROUBLE
 
 from webhook_intelligence import importance, messages
 from webhook_intelligence.analysis import Analysis, Analyst, is_empty, named_in
 from webhook_intelligence.batches import Lane
 from webhook_intelligence.embeddings import Embeddings, unusable
 from webhook_intelligence.estimates import Estimator
+from webhook_intelligence.forgetting import Forgetting
 from webhook_intelligence.ledger import MOST_DAYS, Ledger, Payer
+from webhook_intelligence.models_in_use import ModelsInUse
 from webhook_intelligence.portions import as_ready
 from webhook_intelligence.prewarming import Prewarming
 from webhook_intelligence.redaction import redact
@@ -49,30 +53,35 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
 
     def __init__(
         self,
+        models: ModelsInUse,
         embeddings: Embeddings,
+        *,
         summarizer: Summarizer,
         analyst: Analyst,
         ledger: Ledger,
         prewarming: Prewarming | None,
-        *,
         acts: bool,
+        forgetting: Forgetting,
     ) -> None:
         """Answer with what there is.
 
         Args:
-            embeddings: For vectors.
+            models: For vectors: the one that serves a tenant, and the next one.
+            embeddings: Of the model that is set, for estimates.
             summarizer: For summaries.
             analyst: For both, and the rest.
             ledger: Where calls are paid.
             prewarming: None where it is off.
             acts: Whether predictions are to be acted on, or only measured.
+            forgetting: Drops what is kept.
         """
-        self._embeddings = embeddings
+        self._models = models
         self._summarizer = summarizer
         self._analyst = analyst
         self._ledger = ledger
         self._prewarming = prewarming
         self._acts = acts
+        self._forgetting = forgetting
         self._estimator = Estimator(embeddings, summarizer, analyst, ledger)
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
@@ -80,11 +89,12 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
         _check_count("texts", len(request.texts), MOST_TEXTS)
         payer = Payer(caller().tenant(request.tenant), "embed")
         lane = messages.lane(request.priority, Lane.QUERY)
-        outcomes = await self._embeddings.embed(
+        embeddings = await self._chosen(payer.tenant, request.choice)
+        outcomes = await embeddings.embed(
             payer, list(request.texts), timeout_s=_time_left_s(context), lane=lane
         )
         return pb.EmbedResponse(
-            results=map(messages.embed_result, outcomes), model=messages.model(self._embeddings.model)
+            results=map(messages.embed_result, outcomes), model=messages.model(embeddings.model)
         )
 
     async def StreamEmbed(
@@ -96,14 +106,15 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
         lane = messages.lane(request.priority, Lane.EVENT)
         timeout_s = _time_left_s(context)
         texts = list(request.texts)
+        embeddings = await self._chosen(payer.tenant, request.choice)
 
         async def portion(indexes: range) -> pb.StreamEmbedResponse:
             part = texts[indexes.start : indexes.stop]
-            outcomes = await self._embeddings.embed(payer, part, timeout_s=timeout_s, lane=lane)
+            outcomes = await embeddings.embed(payer, part, timeout_s=timeout_s, lane=lane)
             return pb.StreamEmbedResponse(
                 indexes=indexes,
                 results=map(messages.embed_result, outcomes),
-                model=messages.model(self._embeddings.model),
+                model=messages.model(embeddings.model),
             )
 
         async with aclosing(as_ready(portion, len(texts), PORTION_TEXTS)) as answers:
@@ -121,11 +132,11 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
 
         async def portion(indexes: range) -> pb.StreamAnalyzeResponse:
             part = subjects[indexes.start : indexes.stop]
-            outcomes = await self._analyses(part, timeout_s, lane, may_defer=request.may_defer)
+            outcomes = await self._analyses(
+                part, timeout_s, lane, may_defer=request.may_defer, choice=request.choice
+            )
             return pb.StreamAnalyzeResponse(
-                indexes=indexes,
-                analyses=map(messages.analysis, outcomes),
-                model=messages.model(self._embeddings.model),
+                indexes=indexes, analyses=map(messages.analysis, outcomes), model=_model_of(outcomes)
             )
 
         async with aclosing(as_ready(portion, len(subjects), PORTION_SUBJECTS)) as answers:
@@ -153,12 +164,16 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
             messages.lane(request.priority, Lane.EVENT),
             may_defer=request.may_defer,
         )
-        return pb.AnalyzeResponse(
-            analyses=map(messages.analysis, outcomes), model=messages.model(self._embeddings.model)
-        )
+        return pb.AnalyzeResponse(analyses=map(messages.analysis, outcomes), model=_model_of(outcomes))
 
     async def _analyses(
-        self, subjects: list[pb.Subject], timeout_s: float, lane: Lane, *, may_defer: bool
+        self,
+        subjects: list[pb.Subject],
+        timeout_s: float,
+        lane: Lane,
+        *,
+        may_defer: bool,
+        choice: pb.EmbeddingChoice.ValueType = pb.EMBEDDING_CHOICE_SERVING,
     ) -> list[Analysis | ServiceError]:
         """One outcome per subject, in order, whosever they are."""
         outcomes: list[Analysis | ServiceError] = [Internal()] * len(subjects)
@@ -168,6 +183,7 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
                 by_tenant.setdefault(caller().tenant(subject.tenant), []).append(i)
             except ServiceError as error:
                 outcomes[i] = error
+        models = {tenant: await self._chosen(tenant, choice) for tenant in by_tenant}
         analyses = await asyncio.gather(
             *(
                 self._analyst.analyze(
@@ -176,6 +192,7 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
                     timeout_s=timeout_s,
                     lane=lane,
                     may_defer=may_defer,
+                    embeddings=models[tenant],
                 )
                 for tenant, indexes in by_tenant.items()
             )
@@ -257,6 +274,21 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
             case _:
                 raise InvalidArgument("no call is given", fields={"call": "is needed"})
 
+    async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetResponse:
+        """Drop what was made of a tenant's texts."""
+        tenant = request.wanted.tenant
+        if not tenant:
+            raise InvalidArgument("tenant is needed", fields={"wanted.tenant": "is needed"})
+        try:
+            forgotten = await self._forgetting.carry_out(tenant, dry_run=request.dry_run)
+        except REDIS_TROUBLE:
+            raise Unavailable("STORE_UNREACHABLE", "Redis does not answer; try again") from None
+        return pb.ForgetResponse(
+            places=[
+                Place(name=one.place, found_count=one.found, erased_count=one.erased) for one in forgotten
+            ]
+        )
+
     async def GetSpending(self, request: pb.GetSpendingRequest, context: Context) -> pb.GetSpendingResponse:
         """What a tenant has spent."""
         tenant = caller().tenant(request.tenant)
@@ -265,6 +297,29 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
         entries = await self._ledger.entries(tenant, request.days or 1)
         spent = await self._ledger.spent(tenant)
         return messages.spending(entries, self._ledger.budgets.of(tenant), spent)
+
+    async def GetEmbeddingModels(
+        self, request: pb.GetEmbeddingModelsRequest, context: Context
+    ) -> pb.GetEmbeddingModelsResponse:
+        """Which model serves, and which is to come."""
+        tenant = caller().tenant(request.tenant)
+        serving, following = await self._models.serving(tenant), await self._models.following(tenant)
+        return pb.GetEmbeddingModelsResponse(
+            serving=messages.model(serving.model), next=messages.model(following.model) if following else None
+        )
+
+    async def SwitchEmbeddingModel(
+        self, request: pb.SwitchEmbeddingModelRequest, context: Context
+    ) -> pb.SwitchEmbeddingModelResponse:
+        """Let another model serve."""
+        tenant, wanted = caller().tenant(request.tenant), request.model
+        serving = await self._models.switch(tenant, wanted.provider, wanted.name, wanted.dimension)
+        return pb.SwitchEmbeddingModelResponse(serving=messages.model(serving.model))
+
+    async def _chosen(self, tenant: str, choice: pb.EmbeddingChoice.ValueType) -> Embeddings:
+        if choice == pb.EMBEDDING_CHOICE_NEXT:
+            return await self._models.next(tenant)
+        return await self._models.serving(tenant)
 
     def _note(self, tenant: str, analysed: Iterable[pb.Subject]) -> None:
         """An analysed subject had events: that is a use of it."""
@@ -279,6 +334,12 @@ class IntelligenceServicer(rpc.IntelligenceServiceServicer):
                 "PREWARMING_OFF", "nothing is learned or predicted: webhook.ai.prewarming.mode is off"
             )
         return self._prewarming
+
+
+def _model_of(outcomes: Iterable[Analysis | ServiceError]) -> pb.EmbeddingModel | None:
+    """Of the first vector; where there are others, each analysis tells its own."""
+    first = next((one for one in outcomes if isinstance(one, Analysis)), None)
+    return messages.model(first.model) if first else None
 
 
 def _check_count(field: str, count: int, most: int) -> None:

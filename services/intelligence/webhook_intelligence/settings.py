@@ -36,6 +36,19 @@ OPENAI_DIMENSIONS = {
 _NEEDS_KEY = "needs OPENAI_API_KEY; set it, or AI_EMBEDDING_PROVIDER=local for the model that needs none"
 
 
+class NextEmbeddingSection(Section):
+    """`webhook.ai.embedding.next`: the model that is to come, whose index is filled beside the one in use."""
+
+    provider: Literal["auto", "local", "openai"] = setting("auto", description="As of the one in use.")
+    model: str = setting(
+        "",
+        env="AI_EMBEDDING_NEXT_MODEL",
+        description="Empty: none; `webhook-cli intelligence reindex` brings it in.",
+    )
+    dimensions: int = setting(0, ge=0, le=4096, description="As of the one in use.")
+    local_model_path: str = setting("", description="As of the one in use.")
+
+
 class EmbeddingSection(Section):
     """`webhook.ai.embedding`."""
 
@@ -78,6 +91,7 @@ class EmbeddingSection(Section):
     local_threads: int = setting(
         0, ge=0, le=64, description="Threads of the local model; 0: one per processor, at most 4."
     )
+    next: NextEmbeddingSection = NextEmbeddingSection()
 
 
 class SummarizationSection(Section):
@@ -211,6 +225,23 @@ class AISection(Section):
         return Prices(own, free=frozenset(free))
 
     @property
+    def following(self) -> Self | None:
+        """The same with the next embedding model; None where none is set.
+
+        Raises:
+            ValueError: It can't be used as it is set.
+        """
+        coming = self.embedding.next
+        if not coming.model and not coming.local_model_path:
+            return None
+        embedding = self.embedding.model_dump() | coming.model_dump() | {"next": NextEmbeddingSection()}
+        return type(self)(
+            embedding=EmbeddingSection(**embedding),
+            openai=self.openai,
+            summarization=SummarizationSection(model=EXTRACTIVE),
+        )
+
+    @property
     def has_key(self) -> bool:
         """Whether the OpenAI-compatible provider can be used."""
         return bool(self.openai.api_key.get_secret_value())
@@ -249,6 +280,12 @@ class AISection(Section):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
+        if (following := self.following) is not None and (
+            following.embedding_provider,
+            following.embedding_model,
+            following.embedding_dimensions,
+        ) == (self.embedding_provider, self.embedding_model, self.embedding_dimensions):
+            raise ValueError("embedding.next is the model that is in use: remove it, or name another")
         problems = [
             *(self._openai_problems() if self.embedding_provider == "openai" else self._local_problems()),
             *self._summarization_problems(),

@@ -17,6 +17,8 @@ from webhook_shared.redis import Client, RedisError
 
 from webhook_intelligence import metrics
 
+OF_FORMER_TIMES = "sum:" + "?" * 64
+"""Matches keys that do not tell whose they are."""
 PATIENCE_S = 0.25
 _NONCE_BYTES = 12
 
@@ -32,7 +34,7 @@ class SummaryCache:
         """The answer, if it is known.
 
         Args:
-            question: All that the answer depends on, the tenant included.
+            question: All that the answer depends on, the tenant first.
         """
         if not self._keep_ms:
             return None
@@ -63,8 +65,23 @@ class SummaryCache:
             metrics.CACHE_FAILURES.inc()
 
 
+def beginning(tenant: str) -> str:
+    """Matches the keys of a tenant's answers."""
+    return f"{_prefix(tenant)}*"
+
+
+def is_mine(key: bytes) -> bool:
+    """Whether a key that matched is one of an answer."""
+    return key.startswith(b"sum:") and len(key.rpartition(b":")[2]) == 64
+
+
+def _prefix(tenant: str) -> str:
+    return f"sum:{hashlib.sha256(tenant.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}:"
+
+
 def _name(question: tuple[str, ...]) -> str:
-    return f"sum:{_digest(b'name', question).hex()}"
+    # Whose it is stands before the digest of it all, so that all that a tenant has can be found and dropped.
+    return f"{_prefix(question[0])}{_digest(b'name', question).hex()}"
 
 
 def _cipher(question: tuple[str, ...]) -> AESGCM:

@@ -18,9 +18,12 @@ from webhook_shared.server import Service, serving
 from webhook_intelligence.analysis import Analyst
 from webhook_intelligence.breaker import Breaker
 from webhook_intelligence.cache import EmbeddingCache
+from webhook_intelligence.checkpoint import WeightsError
 from webhook_intelligence.embeddings import Embeddings
+from webhook_intelligence.forgetting import Forgetting
 from webhook_intelligence.leases import Leases
 from webhook_intelligence.ledger import Ledger
+from webhook_intelligence.models_in_use import ModelsInUse
 from webhook_intelligence.prediction import Policy
 from webhook_intelligence.prewarming import READ_BLOCK_S, Prewarming
 from webhook_intelligence.provider import EmbeddingModel, EmbeddingProvider
@@ -77,20 +80,29 @@ async def running(settings: IntelligenceSettings) -> AsyncIterator[Running]:
         )
         summarizer = await _summarizer(webhook.ai, redis, ledger, stack)
         embeddings = await stack.enter_async_context(_embeddings(webhook.ai, provider, redis, ledger))
+        following = await _following(webhook.ai, redis, ledger, stack)
         prewarming = await _prewarming(webhook, redis, stack)
         servicer = IntelligenceServicer(
+            ModelsInUse(redis, embeddings, following),
             embeddings,
-            summarizer,
-            Analyst(embeddings, summarizer),
-            ledger,
-            prewarming,
+            summarizer=summarizer,
+            analyst=Analyst(embeddings, summarizer),
+            ledger=ledger,
+            prewarming=prewarming,
             acts=webhook.ai.prewarming.mode == "active",
+            forgetting=Forgetting(redis, shared=webhook.ai.embedding.cache_scope == "shared"),
         )
         service = Service(
             name="webhook.intelligence.v1.IntelligenceService",
             add=partial(rpc.add_IntelligenceServiceServicer_to_server, servicer),
             role=Role.READER,
-            roles={"Analyze": Role.WRITER, "StreamAnalyze": Role.WRITER, "Observe": Role.WRITER},
+            roles={
+                "Analyze": Role.WRITER,
+                "StreamAnalyze": Role.WRITER,
+                "Observe": Role.WRITER,
+                "SwitchEmbeddingModel": Role.OPERATOR,
+                "Forget": Role.INTERNAL,
+            },
         )
         log.info(
             "models.ready",
@@ -114,6 +126,21 @@ async def running(settings: IntelligenceSettings) -> AsyncIterator[Running]:
             )
         )
         yield Running(port, provider.model)
+
+
+async def _following(
+    ai: AISection, redis: Client, ledger: Ledger, stack: AsyncExitStack
+) -> Embeddings | None:
+    """The next model. Where it can't be had, the one that serves goes on alone."""
+    following = ai.following
+    if following is None:
+        return None
+    try:
+        provider = await _embedding_provider(following, redis, stack)
+    except WeightsError as error:
+        log.error("models.next_missing", reason=str(error))
+        return None
+    return await stack.enter_async_context(_embeddings(following, provider, redis, ledger))
 
 
 def _embeddings(ai: AISection, provider: EmbeddingProvider, redis: Client, ledger: Ledger) -> Embeddings:
