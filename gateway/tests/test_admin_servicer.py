@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+import orjson
 import pytest
 from pydantic import SecretStr
+from webhook.erasure.v1.erasure_pb2 import Wanted
 from webhook.ingest.v1 import ingest_admin_service_pb2 as messages
 from webhook.ingest.v1.ingest_admin_service_pb2_grpc import IngestAdminServiceStub
 from webhook.security.v1 import admission_pb2 as admission
@@ -225,3 +227,30 @@ async def test_what_could_not_be_reported_is_counted_on(house: Any, kit: Any, he
         await reports.report()
     [tally] = reports._tallies.values()
     assert tally.count == 2
+
+
+async def test_the_feed_is_forgotten_and_the_spool_told_of(house: Any, redis: Any, kit: Any) -> None:
+    for row in (["e1", "acme"], ["e2", "acme"], ["e3", "rival"]):
+        rows = orjson.dumps([[*row, "github", "push", 0, "", False]])
+        await redis.xadd("webhook-accepted", {"rows": rows})
+    address = f"127.0.0.1:{house.ports.port}"
+    _, operator = await ApiKeys(redis).mint("o", ["*"], [Role.OPERATOR])
+
+    async def forget(key: SecretStr, **asked: Any) -> dict[str, tuple[int, int]]:
+        request = messages.ForgetRequest(dry_run=asked.pop("dry_run", False))
+        request.wanted.CopyFrom(Wanted(**asked))
+        async with connected(address, key=key, deadline_s=5) as channel:
+            response = await IngestAdminServiceStub(channel).Forget(request)
+        return {place.name: (place.found_count, place.erased_count) for place in response.places}
+
+    with pytest.raises(grpc.aio.AioRpcError) as denied:
+        await forget(SecretStr(operator), tenant="acme")
+    assert from_rpc_error(denied.value).reason == "ROLE_MISSING"
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await forget(kit.key)
+    assert from_rpc_error(refused.value).reason == "FIELD_INVALID"
+    one = {"tenant": "acme", "subject": "mona", "event_ids": ["e2", "e3"]}
+    assert await forget(kit.key, **one, dry_run=True) == {"feed": (1, 0), "spool": (0, 0)}
+    assert await forget(kit.key, **one) == {"feed": (1, 1), "spool": (0, 0)}
+    assert await forget(kit.key, tenant="acme") == {"feed": (1, 1), "spool": (0, 0)}
+    assert await redis.xlen("webhook-accepted") == 1

@@ -6,13 +6,16 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from webhook.erasure.v1.erasure_pb2 import Place
 from webhook.event.v1.event_pb2 import SealedEvent
 from webhook.ingest.v1 import ingest_admin_service_pb2 as messages
 from webhook.ingest.v1 import ingest_admin_service_pb2_grpc
-from webhook_shared.errors import InvalidArgument, NotFound
+from webhook_shared.errors import InvalidArgument, NotFound, Unavailable
 from webhook_shared.identity import ALL_TENANTS, caller
+from webhook_shared.redis import REDIS_TROUBLE
 
 from webhook_gateway.conflicts import Conflicts
+from webhook_gateway.forgetting import Forgetting
 from webhook_gateway.quarantine import Kept, Quarantine
 from webhook_gateway.retries import MOST, Retries
 
@@ -30,12 +33,16 @@ class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServic
         retries: Lets refused deliveries in after all.
         quarantine: The events that can't be read.
         conflicts: The events that came under the ids of others.
+        forgetting: Drops what is kept here.
     """
 
-    def __init__(self, retries: Retries, quarantine: Quarantine, conflicts: Conflicts) -> None:
+    def __init__(
+        self, retries: Retries, quarantine: Quarantine, conflicts: Conflicts, forgetting: Forgetting
+    ) -> None:
         self._retries = retries
         self._quarantine = quarantine
         self._conflicts = conflicts
+        self._forgetting = forgetting
 
     async def RetryRejections(
         self, request: messages.RetryRejectionsRequest, context: Any
@@ -53,6 +60,29 @@ class IngestAdminServicer(ingest_admin_service_pb2_grpc.IngestAdminServiceServic
             )
         return messages.RetryRejectionsResponse(
             results=await self._retries.retry(ids, caller(), request.nonce)
+        )
+
+    async def Forget(self, request: messages.ForgetRequest, context: Any) -> messages.ForgetResponse:
+        """Drop what is kept here. Errors: INVALID_ARGUMENT/FIELD_INVALID; UNAVAILABLE/STREAM_UNREACHABLE."""
+        wanted = request.wanted
+        if not wanted.tenant:
+            raise InvalidArgument("tenant is needed", fields={"wanted.tenant": "is needed"})
+        event_ids = frozenset(wanted.event_ids) if wanted.context_id or wanted.subject else None
+        try:
+            forgotten = await self._forgetting.carry_out(wanted.tenant, event_ids, dry_run=request.dry_run)
+        except REDIS_TROUBLE:
+            raise Unavailable("STREAM_UNREACHABLE", "Redis does not answer; try again") from None
+        return messages.ForgetResponse(
+            places=[
+                Place(
+                    name=one.place,
+                    found_count=one.found,
+                    erased_count=one.erased,
+                    left_count=one.left,
+                    reason=one.reason,
+                )
+                for one in forgotten
+            ]
         )
 
     async def ListQuarantined(

@@ -302,7 +302,8 @@ class Dictionaries:
             return deleted
         self.let_go(tenant)
         if self._copies is not None:
-            for one in mine:
+            # Also those of which Redis knows nothing any more, as after a call that was cut short.
+            for one in {*mine, *await self._copies.all(tenant)}:
                 await self._copies.delete(tenant, one)
         return deleted
 

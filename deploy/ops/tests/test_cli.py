@@ -247,6 +247,9 @@ def test_help_teaches_with_examples(lonely_cli: Cli) -> None:
         ("sources", "show"),
         ("keys", "create"),
         ("keys", "revoke"),
+        ("keys", "rotate"),
+        ("keys", "status"),
+        ("quotas",),
         ("config", "check"),
     ):
         told = lonely_cli(*command, "--help")

@@ -131,6 +131,40 @@ def test_the_record_is_shown_exported_and_checked(cli: Cli, tmp_path: Path) -> N
     assert "should stand where" in checked(cli, file, [lines[0], *lines[2:]]).out
 
 
+def test_what_is_done_to_queues_and_contexts_is_on_record_too(cli: Cli) -> None:
+    before = cli("keys", "status", "--json").json["master_keys"]
+    assert [(one["sealing"], one["configured"], one["needed"]) for one in before] == [(True, True, True)]
+    would = cli("keys", "rotate", "--dry-run", "--json")
+    assert (would.code, would.json["rewrapped_count"]) == (0, 0)
+    assert "would be wrapped" in cli("keys", "rotate", "--dry-run").out
+    assert before[0]["master_key_id"] in cli("keys", "status").out
+    assert cli("tools", "pause", "evidence-of-pausing").code == 0
+    assert cli("tools", "resume", "evidence-of-pausing").code == 0
+    assert cli(
+        "force-transition", "--id", "github:no/such:issue:1", "--tier", "warm", "--tenant", "default"
+    ).code
+
+    def called(method: str) -> list[Any]:
+        return [line["record"]["admin_call"] for line in tail(cli, method)]
+
+    until(lambda: len(called("/RotateKeys")) >= 2 and len(called("/ResumeTool")) >= 1)
+    assert called("ContextAdminService/RotateKeys")[0]["subject"] == {"dry_run": "True"}
+    assert called("ConsumerAdminService/PauseTool")[0]["subject"] == {"tool": "evidence-of-pausing"}
+    until(lambda: called("ContextAdminService/ForceTransition") != [])
+    moved = called("ContextAdminService/ForceTransition")[0]
+    assert moved["outcome"] == "CONTEXT_NOT_FOUND"
+    assert moved["subject"]["context_id"].startswith("fingerprint ")
+    assert called("/GetKeys") == []
+    assert cli("audit", "verify", "--json").json["intact"]
+
+
+def test_quotas_are_shown(cli: Cli) -> None:
+    shown = cli("quotas", "--json")
+    assert shown.code == 0, shown
+    assert all(one["max_context_count"] == one["max_bytes"] == 0 for one in shown.json["tenants"])
+    assert "contexts" in cli("quotas").out
+
+
 def display_name(line: Any) -> str:
     return str(line["record"]["admin_call"]["subject"]["display_name"])
 

@@ -3,8 +3,11 @@
 import asyncio
 
 import pytest
+from webhook.consumer.v1 import consumer_admin_service_pb2 as messages
+from webhook.security.v1 import audit_pb2
 from webhook_consumer.entry import Cause
 from webhook_consumer.metrics import context_deleted
+from webhook_shared.audit_chain import AuditChain, Seal
 from webhook_shared.errors import (
     FailedPrecondition,
     Internal,
@@ -12,6 +15,9 @@ from webhook_shared.errors import (
     ResourceExhausted,
     Unavailable,
 )
+
+from services.consumer.tests.conftest import MASTER
+from services.consumer.tests.test_admin import admin
 
 WORKED_ON_S = 0.5
 
@@ -120,6 +126,37 @@ async def test_a_payload_that_no_rule_can_use_is_dead_and_its_text_is_nowhere(to
     [letter] = await town.dead()
     assert letter["cause"] == Cause.PERMANENT
     assert "hunter2" not in str({**letter, "sealed": ""})
+
+
+async def test_what_a_tenant_has_no_room_for_is_kept_among_the_dead_and_goes_in_when_it_has(town):
+    def refuse(append):
+        full = ResourceExhausted("CONTEXT_QUOTA_EXCEEDED", "the tenant has its 2 contexts")
+        return full if append.context_id.endswith(":2") else None
+
+    town.contexts.refuse = refuse
+    async with (
+        town.context_store(),
+        town.understanding(),
+        town.consumer() as running,
+        admin(town, running, ["*"]) as stub,
+    ):
+        sent = [await town.send(number) for number in (1, 2, 3)]
+        await town.until(town.is_empty)
+        assert sorted(town.contexts.events()) == [sent[0], sent[2]]
+        [letter] = await town.dead()
+        assert (letter["id"], letter["cause"]) == (sent[1], Cause.QUOTA)
+        assert letter["detail"].startswith("RESOURCE_EXHAUSTED/CONTEXT_QUOTA_EXCEEDED")
+        town.contexts.refuse = lambda _: None
+        request = messages.RedriveDeadLettersRequest(filter=messages.DeadLetterFilter(cause=Cause.QUOTA))
+        async for _ in stub.RedriveDeadLetters(request):
+            pass
+        await town.until(town.is_empty)
+    assert sorted(town.contexts.events()) == sent
+    chain = AuditChain(town.redis, Seal(MASTER), most=1000, contract=audit_pb2)
+    [call] = [entry.record.admin_call for entry in await chain.entries(after=1, most=10)]
+    assert call.method == "webhook.consumer.v1.ConsumerAdminService/RedriveDeadLetters"
+    assert (call.outcome, dict(call.subject)) == ("OK", {"cause": "quota"})
+    assert (await chain.head()).sequence == 2
 
 
 async def test_what_the_store_refuses_for_good_is_dead_and_what_it_forgot_is_dropped(town):

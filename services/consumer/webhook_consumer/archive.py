@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from pydantic import SecretStr
+from webhook_shared.master_keys import MasterKeys
 from webhook_shared.objects import ObjectStore
 from webhook_shared.redis import Client
+from webhook_shared.retention import Retention, RetentionRule
 from webhook_shared.tasks import ended
 
 from webhook_consumer import archive_metrics as metrics
-from webhook_consumer.archive_events import Archived
+from webhook_consumer.archive_events import Archived, Damaged
 from webhook_consumer.archive_forgotten import Forgotten
+from webhook_consumer.archive_retention import ArchiveRetention
 from webhook_consumer.archive_search import Catalogue
-from webhook_consumer.archive_segments import Row, Segment, Segments
+from webhook_consumer.archive_segments import Segments
 from webhook_consumer.archive_settings import ArchiveSection
 from webhook_consumer.archive_stage import ArchivedStage
 from webhook_consumer.archive_waiting import Waiting
 from webhook_consumer.archiver import Archiver
 from webhook_consumer.entry import Handler
+
+EVENTS_AT_ONCE = 256
 
 
 class Archive:
@@ -31,6 +36,7 @@ class Archive:
         store: Where segments lie.
         master_key: Seals segments.
         settings: For how long and how.
+        rules: What differs by tenant and tool.
 
     Attributes:
         catalogue: Finds events.
@@ -39,13 +45,21 @@ class Archive:
     """
 
     def __init__(
-        self, client: Client, store: ObjectStore, master_key: SecretStr, settings: ArchiveSection
+        self,
+        client: Client,
+        store: ObjectStore,
+        master_key: MasterKeys | SecretStr,
+        settings: ArchiveSection,
+        rules: Sequence[RetentionRule] = (),
     ) -> None:
         self._keeps = settings.enabled
         self._waiting = Waiting(client, limit_bytes=settings.waiting_limit)
         self._segments = Segments(store, master_key)
         self.forgotten = Forgotten(client)
-        self.archiver = Archiver(client, self._waiting, self._segments, self.forgotten, settings)
+        retention = ArchiveRetention(Retention.of("archive", settings.retention, rules))
+        self.archiver = Archiver(
+            client, self._waiting, self._segments, self.forgotten, settings, retention=retention
+        )
         self.catalogue = Catalogue(self._segments, self._waiting)
 
     def of(self, stage: Handler) -> Handler:
@@ -68,6 +82,36 @@ class Archive:
         while until is not None and await self._waiting.has(until):
             count += await self.archiver.write()
         return count
+
+    async def events_of(self, tenant: str, since_ms: int = 0) -> AsyncIterator[list[Archived]]:
+        """What is kept of a tenant, in portions; one that is just being written may come twice.
+
+        Args:
+            tenant: Whose.
+            since_ms: Not what was written into segments before then, Unix milliseconds.
+
+        Raises:
+            ObjectTrouble: The store can't be reached; the rest is not told.
+            REDIS_TROUBLE: As much.
+            Unreadable: A segment is damaged.
+        """
+        after = b""
+        while page := await self._waiting.page(after):
+            for one in page:
+                with suppress(Damaged):
+                    yield [event for event in one.chunk.events() if event.tenant == tenant]
+            after = page[-1].id
+        async for segment in self._segments.all():
+            if segment.written_ms < since_ms:
+                continue
+            held = [row for row in await self._segments.index(segment) if row.tenant == tenant]
+            for start in range(0, len(held), EVENTS_AT_ONCE):
+                events = []
+                for row in held[start : start + EVENTS_AT_ONCE]:
+                    sealed = await self._segments.sealed(segment, row)
+                    if sealed is not None:
+                        events.append(Archived(*row[:7], sealed))
+                yield events
 
     async def forget(self, tenant: str, event_ids: Collection[str] | None = None) -> int:
         """Let there be none of these events in the archive, nor ever again.
@@ -100,17 +144,7 @@ class Archive:
                 or (row.received_ms > now_ms if event_ids is None else row.event_id not in event_ids)
             ]
             if len(kept) < len(rows):
-                await self._rewrite(segment, kept)
+                await self._segments.keep_only(segment, kept)
                 count += len(rows) - len(kept)
         metrics.forgotten.inc(count)
         return count
-
-    async def _rewrite(self, segment: Segment, kept: list[Row]) -> None:
-        events = []
-        for row in kept:
-            sealed = await self._segments.sealed(segment, row)
-            if sealed is None:
-                return  # Somebody else has rewritten or expired it meanwhile.
-            events.append(Archived(*row[:7], sealed))
-        await self._segments.write(events, written_ms=segment.written_ms)
-        await self._segments.delete(segment)

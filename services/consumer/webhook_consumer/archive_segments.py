@@ -20,11 +20,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import orjson
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA512
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
+from webhook_shared.master_keys import MasterKeyMissing, MasterKeys, Purpose, opened
 from webhook_shared.objects import MOST_NAMES, ObjectMissing, ObjectStore, ObjectTrouble
 
 from webhook_consumer.archive_events import Archived
@@ -34,8 +31,11 @@ INDEX, EVENTS = f"{ROOT}index/", f"{ROOT}events/"
 FORMAT = 1
 DAY_MS = 86_400_000
 OPENED_SEGMENTS = 2
-_MAGIC = b"WHA1"
-_NONCE_BYTES = 12
+_MAGIC = b"WHA2"
+"""The id of the master key follows, 8 bytes."""
+_MAGIC_OF_THE_FIRST = b"WHA1"
+"""Sealed under the first master key; no id follows."""
+_HEAD_BYTES = len(_MAGIC) + 8
 _STEM = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)/(?P<first>\d{13})-(?P<last>\d{13})-(?P<written>\d{13})"
     r"-(?P<count>\d+)-(?P<size>\d+)-[0-9a-f]{16}"
@@ -110,13 +110,12 @@ class Segments:
 
     Args:
         store: Where they lie.
-        master_key: At least 32 random characters.
+        master_key: Seals them; one, or all that there are.
     """
 
-    def __init__(self, store: ObjectStore, master_key: SecretStr) -> None:
+    def __init__(self, store: ObjectStore, master_key: MasterKeys | SecretStr) -> None:
         self._store = store
-        secret = master_key.get_secret_value().encode()
-        self._cipher = AESGCM(HKDF(SHA512(), 32, None, b"webhook archive 1").derive(secret))
+        self._master_keys = MasterKeys.of(master_key)
         self._opened: OrderedDict[str, bytes] = OrderedDict()
 
     async def prepare(self) -> None:
@@ -235,6 +234,21 @@ class Segments:
             self._opened.popitem(last=False)
         return content
 
+    async def keep_only(self, segment: Segment, rows: Sequence[Row]) -> None:
+        """Let nothing but these of its events stay of a segment; retention counts from when it did.
+
+        Raises:
+            Unreadable: The segment is damaged.
+        """
+        events = []
+        for row in rows:
+            sealed = await self.sealed(segment, row)
+            if sealed is None:
+                return  # Somebody else has rewritten or expired it meanwhile.
+            events.append(Archived(*row[:7], sealed))
+        await self.write(events, written_ms=segment.written_ms)
+        await self.delete(segment)
+
     async def delete(self, segment: Segment) -> None:
         """Let there be no such segment."""
         self._opened.pop(EVENTS + segment.stem, None)
@@ -242,17 +256,28 @@ class Segments:
         await self._store.delete(EVENTS + segment.stem)
 
     def _seal(self, name: str, content: bytes) -> bytes:
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        return _MAGIC + nonce + self._cipher.encrypt(nonce, content, name.encode())
+        try:
+            master_key = self._master_keys.sealing
+        except MasterKeyMissing as error:
+            # Whatever it was to be stays where it waits until the key is here.
+            raise ObjectTrouble(str(error)) from None
+        head = _MAGIC + bytes.fromhex(master_key.id)
+        return head + master_key.seal(Purpose.ARCHIVE, content, name.encode())
 
     def _open(self, name: str, sealed: bytes) -> bytes:
-        nonce = sealed[len(_MAGIC) : len(_MAGIC) + _NONCE_BYTES]
-        if not sealed.startswith(_MAGIC) or len(nonce) < _NONCE_BYTES:
+        if sealed.startswith(_MAGIC_OF_THE_FIRST):
+            key_id, body = self._master_keys.origin, sealed[len(_MAGIC_OF_THE_FIRST) :]
+        else:
+            key_id, body = sealed[len(_MAGIC) : _HEAD_BYTES].hex(), sealed[_HEAD_BYTES:]
+        if not sealed.startswith((_MAGIC, _MAGIC_OF_THE_FIRST)):
             raise Unreadable(name)
         try:
-            return self._cipher.decrypt(nonce, sealed[len(_MAGIC) + _NONCE_BYTES :], name.encode())
-        except InvalidTag:
-            raise Unreadable(name) from None
+            content = opened(self._master_keys.subkey(key_id, Purpose.ARCHIVE), body, name.encode())
+        except MasterKeyMissing as error:
+            raise Unreadable(f"{name}: {error}") from None
+        if content is None:
+            raise Unreadable(name)
+        return content
 
 
 def _by_day(events: Sequence[Archived]) -> list[list[Archived]]:

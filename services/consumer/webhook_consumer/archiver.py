@@ -16,7 +16,8 @@ from webhook_consumer import archive_metrics as metrics
 from webhook_consumer.archive_events import Archived, Damaged
 from webhook_consumer.archive_forgotten import Forgotten
 from webhook_consumer.archive_lease import Lease
-from webhook_consumer.archive_segments import Segment, Segments
+from webhook_consumer.archive_retention import ArchiveRetention
+from webhook_consumer.archive_segments import Segment, Segments, Unreadable
 from webhook_consumer.archive_settings import ArchiveSection
 from webhook_consumer.archive_waiting import Waiting, WaitingChunk
 from webhook_consumer.queue_redis import QUEUE_TROUBLE
@@ -49,6 +50,7 @@ class Archiver:
         segments: What they become.
         forgotten: What must not be kept.
         settings: When.
+        retention: How long events are kept.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Archiver:
         segments: Segments,
         forgotten: Forgotten,
         settings: ArchiveSection,
+        *,
+        retention: ArchiveRetention,
     ) -> None:
         self._client = client
         self._waiting = waiting
@@ -66,7 +70,7 @@ class Archiver:
         self._lease = Lease(client, ttl_ms=LEASE_TTL_MS)
         self._segment_bytes = settings.segment_bytes
         self._segment_age_ms = round(settings.segment_age.total_seconds() * 1000)
-        self._retention_ms = round(settings.retention.total_seconds() * 1000)
+        self._retention = retention
         self._sweep_period_s = settings.sweep_interval.total_seconds()
         self._look_period_s = min(LOOK_PERIOD_S, settings.segment_age.total_seconds())
         self._keeps = settings.enabled
@@ -164,20 +168,41 @@ class Archiver:
         """Delete what has been kept for long enough, and what was left behind; count the rest."""
         now_ms = int(time.time() * 1000)
         events, size, oldest_ms, expired = 0, 0, now_ms, 0
+        stems: set[str] = set()
         async for segment in self._segments.all():
-            if segment.written_ms + self._retention_ms <= now_ms:
+            if self._retention.is_over(segment, now_ms):
                 await self._segments.delete(segment)
                 expired += segment.count
                 continue
+            expired += await self._expired(segment, now_ms)
+            stems.add(segment.stem)
             events, size = events + segment.count, size + segment.size_bytes
             oldest_ms = min(oldest_ms, segment.written_ms)
+        self._retention.forget(stems)
         async for leftover in self._segments.leftovers():
             if leftover.written_ms + LEFTOVER_AGE_MS <= now_ms:
                 await self._segments.delete(leftover)
-        await self._forgotten.expire(now_ms - self._retention_ms)
+        if self._retention.longest_ms:
+            await self._forgotten.expire(now_ms - self._retention.longest_ms)
         metrics.expired.inc(expired)
         await self._client.hset(KEPT, mapping={"events": events, "bytes": size, "oldest_ms": oldest_ms})
         return Swept(events, size, oldest_ms, expired)
+
+    async def _expired(self, segment: Segment, now_ms: int) -> int:
+        """Drop what of a segment has been kept for long enough, though not all has; how many events."""
+        if not self._retention.wants_look(segment, now_ms):
+            return 0
+        try:
+            rows = await self._segments.index(segment)
+            kept = [row for row in rows if self._retention.keeps(segment, row, now_ms)]
+            if len(kept) < len(rows):
+                await self._segments.keep_only(segment, kept)
+        except Unreadable as error:
+            # It goes when all of it is due; until then somebody may mend it.
+            log.error("archive.damaged_segment", segment=str(error))
+            return 0
+        self._retention.looked(segment, now_ms)
+        return len(rows) - len(kept)
 
 
 def _events(chunks: list[WaitingChunk]) -> list[Archived]:

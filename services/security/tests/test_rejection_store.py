@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from webhook_security.forgetting import Forgetting, Forgotten
 from webhook_security.refusals import Refusal
 from webhook_security.rejection_store import RejectionStore
 from webhook_security.rejections import Samples
 from webhook_security.settings import RejectionsSection
 from webhook_shared import redis as store
 from webhook_shared.envelope import Keyring
+from webhook_shared.mentions import Name
 
 SOURCES = [("default", "github"), ("default", "jira"), ("acme", "github")]
 Kept = Callable[..., tuple[RejectionStore, Samples]]
@@ -156,3 +159,30 @@ async def test_writing_twice_keeps_once_and_settling_lets_go(
     [rejection] = await store_.rejections([found])
     assert (rejection.retryable, rejection.event_id) == (False, "the event")
     assert int(await redis.get("rejections:{default/github}:bytes") or -1) == 0
+
+
+async def test_refused_deliveries_are_forgotten_by_name_and_by_tenant(
+    kept: Kept, judge: Any, deliver: Any, redis: store.Client
+) -> None:
+    store_, samples = kept()
+    forgetting = Forgetting(redis, store_)
+    for number, who in enumerate(("mona", "hubot", "mona")):
+        body = json.dumps({"n": number, "sender": {"login": who}}).encode()
+        source = judge.registry.find("", "jira" if number == 2 else "github")
+        samples.take(Refusal.SIGNATURE_INVALID, deliver(source.tool, body, {}), source)
+    header = deliver("github", b"{}", {"x-by": "Mona"})
+    samples.take(Refusal.SIGNATURE_INVALID, header, judge.registry.find("", "github"))
+    await samples.journal.flush()
+    mona = Name.of("mona")
+    assert mona is not None
+    assert await forgetting.naming("default", mona, dry_run=True) == Forgotten(3, 0)
+    assert await forgetting.naming("acme", mona, dry_run=False) == Forgotten(0, 0)
+    assert await forgetting.naming("default", mona, dry_run=False) == Forgotten(3, 3)
+    (left,) = await store_.find(store_.rooms())
+    (refused,) = (await store_.deliveries(store_.rooms(), [left.rejection_id])).values()
+    assert refused.delivery is not None
+    assert b"hubot" in refused.delivery.body
+    assert await forgetting.all("acme", dry_run=False) == Forgotten(0, 0)
+    assert await forgetting.all("default", dry_run=True) == Forgotten(1, 0)
+    assert await forgetting.all("default", dry_run=False) == Forgotten(1, 1)
+    assert await redis.keys("rejections:*") == []

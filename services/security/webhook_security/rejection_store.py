@@ -149,7 +149,7 @@ class RejectionStore:
             int(self._clock() * 1000),
         )
         calls = [
-            (_keys(room), [*limits, *sealed])
+            (keys_of(room), [*limits, *sealed])
             for room, waiting in entries_by_room.items()
             if (sealed := await self._sealed(room.tenant, waiting))
         ]
@@ -192,7 +192,7 @@ class RejectionStore:
         earliest_ms = max(since_ms, int(self._clock() * 1000) - self._age_ms)
         async with self._client.pipeline(transaction=False) as pipeline:
             for room in rooms:
-                index, _, deliveries, _, _ = _keys(room)
+                index, _, deliveries, _, _ = keys_of(room)
                 pipeline.zrangebyscore(index, earliest_ms, "+inf", withscores=True)
                 if retryable_only:
                     pipeline.hkeys(deliveries)
@@ -231,7 +231,7 @@ class RejectionStore:
             return []
         async with self._client.pipeline(transaction=False) as pipeline:
             for room in rooms:
-                _, facts, deliveries, _, settled = _keys(room)
+                _, facts, deliveries, _, settled = keys_of(room)
                 pipeline.hmget(facts, ids)
                 pipeline.hmget(settled, ids)
                 if with_deliveries:
@@ -270,14 +270,15 @@ class RejectionStore:
         pairs = list(settled)
         calls = []
         for room, (rejection_id, event_id) in ((room, pair) for room in self.rooms() for pair in pairs):
-            _, facts, deliveries, bytes_, accepted = _keys(room)
+            _, facts, deliveries, bytes_, accepted = keys_of(room)
             calls.append(((facts, deliveries, bytes_, accepted), (rejection_id, event_id, self._age_ms)))
         for reply in await self._settle.batch(self._client, calls) if calls else ():
             if isinstance(reply, BaseException):
                 raise reply
 
 
-def _keys(room: Room) -> tuple[str, str, str, str, str]:
+def keys_of(room: Room) -> tuple[str, str, str, str, str]:
+    """Where a share lies: its index, the facts, the deliveries, their bytes, what was accepted on a retry."""
     # Names of routes hold neither braces nor slashes.
     index = f"rejections:{{{room.tenant}/{room.tool}}}{':proved' if room.proved else ''}"
     return index, f"{index}:facts", f"{index}:deliveries", f"{index}:bytes", f"{index}:accepted"

@@ -18,6 +18,7 @@ from webhook_ops.cli import (
     contexts,
     dictionaries,
     dlq,
+    erase,
     intelligence,
     keys,
     migration,
@@ -34,6 +35,7 @@ from webhook_ops.cli.doctor import doctor
 from webhook_ops.cli.door import CommandLine
 from webhook_ops.cli.failover import failover
 from webhook_ops.cli.failures import EXIT_CODES_HELP
+from webhook_ops.cli.quotas import quotas
 from webhook_ops.cli.replay import replay
 from webhook_ops.cli.restore import restore
 from webhook_ops.cli.send import send
@@ -85,6 +87,7 @@ app.command()(doctor)
 app.command()(failover)
 app.command()(replay)
 app.command()(restore)
+app.command()(quotas)
 app.command("force-transition")(tiers.force_transition)
 app.command("claim-pending")(pending.claim_pending)
 app.command("reset-circuit-breaker")(breakers.reset_circuit_breaker)
@@ -102,6 +105,7 @@ app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(dictionaries.app, name="dictionaries")
+app.add_typer(erase.app, name="erase")
 app.add_typer(config.app, name="config")
 app.add_typer(certs.app, name="certs")
 app.add_typer(migration.app, name="migration")

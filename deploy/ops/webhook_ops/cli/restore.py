@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Annotated
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from webhook.context.v1 import context_admin_service_pb2 as admin_pb2
 from webhook.context.v1 import context_admin_service_pb2_grpc
+from webhook_shared.errors import Unavailable
 
-from webhook_ops.cli.door import Door, Json, call
+from webhook_ops.cli.door import Door, Json, Refused, call
 from webhook_ops.cli.render import NONE, console, print_json, table, text, to_plain
 from webhook_ops.cli.tiers import size
 
 _LONGEST_S = 7 * 24 * 3600.0
+_LONGEST_SILENCE_S = 300.0
+"""A portion takes seconds. Who is silent for longer hangs; whoever repeats the command asks anew."""
 _SHOWN = 20
 _KEPT = 10_000
 """Of what is told one by one; the counts cover all."""
@@ -73,7 +78,7 @@ async def _follow(
         task = progress.add_task("looking")
         async with door.open("context") as channel:
             stub = context_admin_service_pb2_grpc.ContextAdminServiceStub(channel)
-            async for told in stub.Restore(request, timeout=_LONGEST_S):
+            async for told in _heard(stub.Restore(request, timeout=_LONGEST_S)):
                 failed = [one for one in told.restorations if one.reason]
                 others = [one for one in told.restorations if not one.reason]
                 room = _KEPT - len(whole.restorations)
@@ -81,6 +86,25 @@ async def _follow(
                 whole.counts.CopyFrom(told.counts)
                 whole.resume_token, whole.done = told.resume_token, told.done
                 progress.update(task, description=_summary(told.counts, dry_run=request.dry_run))
+
+
+async def _heard(call: AsyncIterable[admin_pb2.RestoreResponse]) -> AsyncIterator[admin_pb2.RestoreResponse]:
+    """What is told, for as long as something is.
+
+    Raises:
+        Refused: UNAVAILABLE/PEER_SILENT: nothing has been for too long; one may go on with the token.
+    """
+    messages = aiter(call)
+    while True:
+        try:
+            async with asyncio.timeout(_LONGEST_SILENCE_S):
+                told = await anext(messages, None)
+        except TimeoutError:
+            silent = Unavailable("PEER_SILENT", "the context store says nothing any more")
+            raise Refused("context", silent) from None
+        if told is None:
+            return
+        yield told
 
 
 def _show(whole: admin_pb2.RestoreResponse, *, dry_run: bool) -> None:

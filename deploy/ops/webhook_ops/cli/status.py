@@ -20,6 +20,9 @@ from webhook_ops.cli.failures import NOTHING_RUNS_HINT, Exit, fail
 from webhook_ops.cli.render import NONE, console, print_json, table, text, to_plain
 from webhook_ops.health import Health, grpc_health, http_health
 
+# Of a queue that does not answer.
+UNKNOWN = "?"
+
 _STYLES = {Health.SERVING: "green", Health.NOT_SERVING: "yellow", Health.UNREACHABLE: "red"}
 
 
@@ -124,10 +127,7 @@ def _print(seen: _Seen) -> None:
         rows = [
             (
                 stage.stage,
-                stage.waiting_count,
-                stage.in_flight_count,
-                stage.delayed_count,
-                stage.dead_count,
+                *_counts(stage),
                 show_duration(stage.oldest_age.ToTimedelta()) if stage.HasField("oldest_age") else NONE,
             )
             for stage in seen.stages
@@ -140,3 +140,10 @@ def _print(seen: _Seen) -> None:
         out.print(table(("tenant", "contexts", "found by meaning", "to be enriched"), kept))
     for service, error in seen.refusals.items():
         out.print(text(f"{service}: {error.message} [{error.reason}]", "red"))
+
+
+def _counts(stage: consumer_admin_service_pb2.StageBacklog) -> tuple[str, ...]:
+    counts = (stage.waiting_count, stage.in_flight_count, stage.delayed_count, stage.dead_count)
+    if stage.unreachable:
+        return tuple(UNKNOWN for _ in counts)
+    return tuple(f"about {count}" if stage.estimated else str(count) for count in counts)

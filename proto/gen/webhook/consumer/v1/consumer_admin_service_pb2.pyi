@@ -85,7 +85,9 @@ Global___GetBacklogResponse: _TypeAlias = GetBacklogResponse  # noqa: Y015
 
 @_typing.final
 class StageBacklog(_message.Message):
-    """One stage: "events" (webhook to context) or "enrichment" (context to summary)."""
+    """One stage: "events" (webhook to context) or "enrichment" (context to summary); "sqs" is what of the first
+    comes through SQS.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -98,6 +100,8 @@ class StageBacklog(_message.Message):
     DEAD_COUNT_FIELD_NUMBER: _builtins.int
     OLDEST_AGE_FIELD_NUMBER: _builtins.int
     PARKED_COUNT_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
     stream: _builtins.str
     group: _builtins.str
@@ -113,6 +117,12 @@ class StageBacklog(_message.Message):
     """Of the delayed, those that were put aside: their tool is paused, its breaker is open, or it had more than
     its share of the workers.
     """
+    estimated: _builtins.bool
+    """Whether the counts are about right, not exact: SQS tells no better. It counts what it hides until the next
+    try as in flight, and as dead what its own redrive policy has given up; it tells no age.
+    """
+    unreachable: _builtins.bool
+    """Whether the queue did not answer: nothing is known of it, and every count is 0."""
     @_builtins.property
     def oldest_age(self) -> _duration_pb2.Duration:
         """Age of the oldest one that is waiting, in flight or delayed; absent where there is none."""
@@ -129,10 +139,12 @@ class StageBacklog(_message.Message):
         dead_count: _builtins.int = ...,
         oldest_age: _duration_pb2.Duration | None = ...,
         parked_count: _builtins.int = ...,
+        estimated: _builtins.bool = ...,
+        unreachable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_count", b"dead_count", "delayed_count", b"delayed_count", "group", b"group", "in_flight_count", b"in_flight_count", "oldest_age", b"oldest_age", "parked_count", b"parked_count", "stage", b"stage", "stream", b"stream", "waiting_count", b"waiting_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_count", b"dead_count", "delayed_count", b"delayed_count", "estimated", b"estimated", "group", b"group", "in_flight_count", b"in_flight_count", "oldest_age", b"oldest_age", "parked_count", b"parked_count", "stage", b"stage", "stream", b"stream", "unreachable", b"unreachable", "waiting_count", b"waiting_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,7 +312,7 @@ class DeadLetter(_message.Message):
     stage: _builtins.str
     attempts: _builtins.int
     cause: _builtins.str
-    """The class of the last failure: "undecodable", "permanent", "exhausted", "crash_loop"."""
+    """The class of the last failure: "undecodable", "permanent", "exhausted", "crash_loop", "quota"."""
     detail: _builtins.str
     """The last failure in one line, without payload."""
     traceparent: _builtins.str

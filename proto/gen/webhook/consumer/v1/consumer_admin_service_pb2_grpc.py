@@ -112,7 +112,7 @@ class ConsumerAdminServiceServicer:
     """
 
     def GetBacklog(self, request, context):
-        """Exact counts of where events are, per stage.
+        """Where events are, per stage: exact counts of what is on Redis, and SQS's own where it is worked off, too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

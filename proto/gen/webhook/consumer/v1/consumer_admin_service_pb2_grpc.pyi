@@ -34,7 +34,7 @@ class ConsumerAdminServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ConsumerAdminServiceAsyncStub: ...
     GetBacklog: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.GetBacklogRequest, _consumer_admin_service_pb2.GetBacklogResponse]
-    """Exact counts of where events are, per stage."""
+    """Where events are, per stage: exact counts of what is on Redis, and SQS's own where it is worked off, too."""
     ListConsumers: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ListConsumersRequest, _consumer_admin_service_pb2.ListConsumersResponse]
     """The workers of each group and what they hold."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ListDeadLettersRequest, _consumer_admin_service_pb2.ListDeadLettersResponse]
@@ -77,7 +77,7 @@ class ConsumerAdminServiceAsyncStub(ConsumerAdminServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetBacklog: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.GetBacklogRequest, _consumer_admin_service_pb2.GetBacklogResponse]  # type: ignore[assignment]
-    """Exact counts of where events are, per stage."""
+    """Where events are, per stage: exact counts of what is on Redis, and SQS's own where it is worked off, too."""
     ListConsumers: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ListConsumersRequest, _consumer_admin_service_pb2.ListConsumersResponse]  # type: ignore[assignment]
     """The workers of each group and what they hold."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_consumer_admin_service_pb2.ListDeadLettersRequest, _consumer_admin_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
@@ -123,7 +123,7 @@ class ConsumerAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _consumer_admin_service_pb2.GetBacklogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_consumer_admin_service_pb2.GetBacklogResponse, _abc.Awaitable[_consumer_admin_service_pb2.GetBacklogResponse]]:
-        """Exact counts of where events are, per stage."""
+        """Where events are, per stage: exact counts of what is on Redis, and SQS's own where it is worked off, too."""
 
     @_abc_1.abstractmethod
     def ListConsumers(

@@ -27,48 +27,87 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from webhook.context.v1 import context_pb2 as webhook_dot_context_dot_v1_dot_context__pb2
 from webhook.context.v1 import context_service_pb2 as webhook_dot_context_dot_v1_dot_context__service__pb2
 from webhook.dictionary.v1 import dictionary_pb2 as webhook_dot_dictionary_dot_v1_dot_dictionary__pb2
+from webhook.erasure.v1 import erasure_pb2 as webhook_dot_erasure_dot_v1_dot_erasure__pb2
 from webhook.status.v1 import status_pb2 as webhook_dot_status_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.webhook/context/v1/context_admin_service.proto\x12\x12webhook.context.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a webhook/context/v1/context.proto\x1a(webhook/context/v1/context_service.proto\x1a&webhook/dictionary/v1/dictionary.proto\x1a\x1ewebhook/status/v1/status.proto\"!\n\x0fGetStatsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"w\n\x10GetStatsResponse\x12\x30\n\x07tenants\x18\x01 \x03(\x0b\x32\x1f.webhook.context.v1.TenantStats\x12\x18\n\x10redis_used_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fredis_max_bytes\x18\x03 \x01(\x03\"\x8c\x02\n\x0bTenantStats\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x15\n\rindexed_count\x18\x03 \x01(\x03\x12\x13\n\x0b\x64irty_count\x18\x04 \x01(\x03\x12,\n\x05tiers\x18\x05 \x03(\x0b\x32\x1d.webhook.context.v1.TierStats\x12\x11\n\tdue_count\x18\x06 \x01(\x03\x12\x31\n\x0eoldest_due_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x12oldest_update_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"w\n\tTierStats\x12&\n\x04tier\x18\x01 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x03\x12\x15\n\rcontent_bytes\x18\x04 \x01(\x03\"\xdb\x01\n\x16\x46orceTransitionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x04tier\x18\x02 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x12\n\ncontext_id\x18\x03 \x01(\t\x12\x31\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.webhook.context.v1.ContextFilter\x12\x1b\n\x13until_pressure_ends\x18\x05 \x01(\x08\x12\x14\n\x0cmax_contexts\x18\x06 \x01(\x05\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"\x9e\x01\n\x17\x46orceTransitionResponse\x12\x33\n\x0btransitions\x18\x01 \x03(\x0b\x32\x1e.webhook.context.v1.Transition\x12\x13\n\x0bmoved_count\x18\x02 \x01(\x03\x12\x15\n\rskipped_count\x18\x03 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"\xe2\x01\n\nTransition\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\x12+\n\tfrom_tier\x18\x03 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12)\n\x07to_tier\x18\x04 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x14\n\x0c\x62ytes_before\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_after\x18\x06 \x01(\x03\x12-\n\x06status\x18\x07 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\")\n\x17ListDictionariesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"S\n\x18ListDictionariesResponse\x12\x37\n\x0c\x64ictionaries\x18\x01 \x03(\x0b\x32!.webhook.dictionary.v1.Dictionary\"6\n\x16TrainDictionaryRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"L\n\x17TrainDictionaryResponse\x12\x31\n\x08training\x18\x01 \x01(\x0b\x32\x1f.webhook.dictionary.v1.Training\"G\n\x0eRestoreRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"\x9f\x01\n\x0fRestoreResponse\x12\x35\n\x0crestorations\x18\x01 \x03(\x0b\x32\x1f.webhook.context.v1.Restoration\x12\x31\n\x06\x63ounts\x18\x02 \x01(\x0b\x32!.webhook.context.v1.RestoreCounts\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\"r\n\rRestoreCounts\x12\x10\n\x08restored\x18\x01 \x01(\x03\x12\x0e\n\x06joined\x18\x02 \x01(\x03\x12\x0f\n\x07present\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x04 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x03\x12\r\n\x05\x62ytes\x18\x06 \x01(\x03\"\xb1\x01\n\x0bRestoration\x12\x13\n\x0bobject_name\x18\x01 \x01(\t\x12\x33\n\x07outcome\x18\x02 \x01(\x0e\x32\".webhook.context.v1.RestoreOutcome\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x12\n\ncontext_id\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x13\n\x0b\x65vent_count\x18\x06 \x01(\x03\x12\x0e\n\x06reason\x18\x07 \x01(\t*\xa4\x01\n\x0eRestoreOutcome\x12\x1f\n\x1bRESTORE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18RESTORE_OUTCOME_RESTORED\x10\x01\x12\x1a\n\x16RESTORE_OUTCOME_JOINED\x10\x02\x12\x1b\n\x17RESTORE_OUTCOME_DELETED\x10\x03\x12\x1a\n\x16RESTORE_OUTCOME_FAILED\x10\x04\x32\x8b\x04\n\x13\x43ontextAdminService\x12U\n\x08GetStats\x12#.webhook.context.v1.GetStatsRequest\x1a$.webhook.context.v1.GetStatsResponse\x12l\n\x0f\x46orceTransition\x12*.webhook.context.v1.ForceTransitionRequest\x1a+.webhook.context.v1.ForceTransitionResponse0\x01\x12m\n\x10ListDictionaries\x12+.webhook.context.v1.ListDictionariesRequest\x1a,.webhook.context.v1.ListDictionariesResponse\x12j\n\x0fTrainDictionary\x12*.webhook.context.v1.TrainDictionaryRequest\x1a+.webhook.context.v1.TrainDictionaryResponse\x12T\n\x07Restore\x12\".webhook.context.v1.RestoreRequest\x1a#.webhook.context.v1.RestoreResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.webhook/context/v1/context_admin_service.proto\x12\x12webhook.context.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a webhook/context/v1/context.proto\x1a(webhook/context/v1/context_service.proto\x1a&webhook/dictionary/v1/dictionary.proto\x1a webhook/erasure/v1/erasure.proto\x1a\x1ewebhook/status/v1/status.proto\"!\n\x0fGetStatsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"w\n\x10GetStatsResponse\x12\x30\n\x07tenants\x18\x01 \x03(\x0b\x32\x1f.webhook.context.v1.TenantStats\x12\x18\n\x10redis_used_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fredis_max_bytes\x18\x03 \x01(\x03\"\xbd\x02\n\x0bTenantStats\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x15\n\rindexed_count\x18\x03 \x01(\x03\x12\x13\n\x0b\x64irty_count\x18\x04 \x01(\x03\x12,\n\x05tiers\x18\x05 \x03(\x0b\x32\x1d.webhook.context.v1.TierStats\x12\x11\n\tdue_count\x18\x06 \x01(\x03\x12\x31\n\x0eoldest_due_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x12oldest_update_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x05quota\x18\t \x01(\x0b\x32 .webhook.context.v1.ContextQuota\"P\n\x0c\x43ontextQuota\x12\x19\n\x11max_context_count\x18\x01 \x01(\x03\x12\x11\n\tmax_bytes\x18\x02 \x01(\x03\x12\x12\n\nused_bytes\x18\x03 \x01(\x03\"w\n\tTierStats\x12&\n\x04tier\x18\x01 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x15\n\rcontext_count\x18\x02 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x03\x12\x15\n\rcontent_bytes\x18\x04 \x01(\x03\"\xdb\x01\n\x16\x46orceTransitionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x04tier\x18\x02 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x12\n\ncontext_id\x18\x03 \x01(\t\x12\x31\n\x06\x66ilter\x18\x04 \x01(\x0b\x32!.webhook.context.v1.ContextFilter\x12\x1b\n\x13until_pressure_ends\x18\x05 \x01(\x08\x12\x14\n\x0cmax_contexts\x18\x06 \x01(\x05\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\"\x9e\x01\n\x17\x46orceTransitionResponse\x12\x33\n\x0btransitions\x18\x01 \x03(\x0b\x32\x1e.webhook.context.v1.Transition\x12\x13\n\x0bmoved_count\x18\x02 \x01(\x03\x12\x15\n\rskipped_count\x18\x03 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"\xe2\x01\n\nTransition\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncontext_id\x18\x02 \x01(\t\x12+\n\tfrom_tier\x18\x03 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12)\n\x07to_tier\x18\x04 \x01(\x0e\x32\x18.webhook.context.v1.Tier\x12\x14\n\x0c\x62ytes_before\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_after\x18\x06 \x01(\x03\x12-\n\x06status\x18\x07 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\")\n\x17ListDictionariesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"S\n\x18ListDictionariesResponse\x12\x37\n\x0c\x64ictionaries\x18\x01 \x03(\x0b\x32!.webhook.dictionary.v1.Dictionary\"6\n\x16TrainDictionaryRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"L\n\x17TrainDictionaryResponse\x12\x31\n\x08training\x18\x01 \x01(\x0b\x32\x1f.webhook.dictionary.v1.Training\"G\n\x0eRestoreRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"\x9f\x01\n\x0fRestoreResponse\x12\x35\n\x0crestorations\x18\x01 \x03(\x0b\x32\x1f.webhook.context.v1.Restoration\x12\x31\n\x06\x63ounts\x18\x02 \x01(\x0b\x32!.webhook.context.v1.RestoreCounts\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\"r\n\rRestoreCounts\x12\x10\n\x08restored\x18\x01 \x01(\x03\x12\x0e\n\x06joined\x18\x02 \x01(\x03\x12\x0f\n\x07present\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x04 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x03\x12\r\n\x05\x62ytes\x18\x06 \x01(\x03\"\xb1\x01\n\x0bRestoration\x12\x13\n\x0bobject_name\x18\x01 \x01(\t\x12\x33\n\x07outcome\x18\x02 \x01(\x0e\x32\".webhook.context.v1.RestoreOutcome\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x12\n\ncontext_id\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x03\x12\x13\n\x0b\x65vent_count\x18\x06 \x01(\x03\x12\x0e\n\x06reason\x18\x07 \x01(\t\"z\n\x0c\x45raseRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x14\n\ncontext_id\x18\x02 \x01(\tH\x00\x12\x11\n\x07subject\x18\x03 \x01(\tH\x00\x12\x16\n\x0cwhole_tenant\x18\x04 \x01(\x08H\x00\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x42\x08\n\x06target\"\x84\x01\n\rEraseResponse\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12)\n\x06places\x18\x02 \x03(\x0b\x32\x19.webhook.erasure.v1.Place\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x18\n\x10\x63\x65rtificate_json\x18\x04 \x01(\t\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"L\n\x13ListErasuresRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x14ListErasuresResponse\x12-\n\x08\x65rasures\x18\x01 \x03(\x0b\x32\x1b.webhook.context.v1.Erasure\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc6\x01\n\x07\x45rasure\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05scope\x18\x03 \x01(\t\x12.\n\nbegin_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\x12\x18\n\x10\x63\x65rtificate_json\x18\x07 \x01(\t\"\x16\n\x14GetErasureKeyRequest\"+\n\x15GetErasureKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"<\n\x11RotateKeysRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x16\n\x0emax_per_second\x18\x02 \x01(\x05\"G\n\x12RotateKeysResponse\x12\x31\n\x08rotation\x18\x01 \x01(\x0b\x32\x1f.webhook.context.v1.KeyRotation\"\x10\n\x0eGetKeysRequest\"x\n\x0fGetKeysResponse\x12\x32\n\x0bmaster_keys\x18\x01 \x03(\x0b\x32\x1d.webhook.context.v1.MasterKey\x12\x31\n\x08rotation\x18\x02 \x01(\x0b\x32\x1f.webhook.context.v1.KeyRotation\"\xe9\x01\n\tMasterKey\x12\x15\n\rmaster_key_id\x18\x01 \x01(\t\x12\x0f\n\x07sealing\x18\x02 \x01(\x08\x12\x12\n\nconfigured\x18\x03 \x01(\x08\x12\x0e\n\x06needed\x18\x04 \x01(\x08\x12\x18\n\x10tenant_key_count\x18\x05 \x01(\x03\x12\x16\n\x0ekey_copy_count\x18\x06 \x01(\x03\x12-\n\tseal_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfb\x02\n\x0bKeyRotation\x12\x1c\n\x14target_master_key_id\x18\x01 \x01(\t\x12\x33\n\x05phase\x18\x02 \x01(\x0e\x32$.webhook.context.v1.KeyRotationPhase\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0ctenant_count\x18\x05 \x01(\x03\x12\x12\n\ndone_count\x18\x06 \x01(\x03\x12\x17\n\x0frewrapped_count\x18\x07 \x01(\x03\x12\x15\n\rdamaged_count\x18\x08 \x01(\x03\x12\x18\n\x10stale_copy_count\x18\t \x01(\x03\x12\x16\n\x0emax_per_second\x18\n \x01(\x05\x12\x0f\n\x07trouble\x18\x0b \x01(\t\x12\x1e\n\x16retired_master_key_ids\x18\x0c \x03(\t\"S\n\x0eReindexRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tfill_only\x18\x02 \x01(\x08\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"\x9f\x02\n\x0fReindexResponse\x12/\n\x05phase\x18\x01 \x01(\x0e\x32 .webhook.context.v1.ReindexPhase\x12\x33\n\x07serving\x18\x02 \x01(\x0b\x32\".webhook.context.v1.EmbeddingModel\x12\x30\n\x04next\x18\x03 \x01(\x0b\x32\".webhook.context.v1.EmbeddingModel\x12\x15\n\rcontext_count\x18\x04 \x01(\x03\x12\x14\n\x0c\x66illed_count\x18\x05 \x01(\x03\x12\x39\n\ncomparison\x18\x06 \x01(\x0b\x32%.webhook.context.v1.ReindexComparison\x12\x0c\n\x04\x64one\x18\x07 \x01(\x08\"i\n\x11ReindexComparison\x12\x16\n\x0equestion_count\x18\x01 \x01(\x05\x12\x16\n\x0erecall_serving\x18\x02 \x01(\x01\x12\x13\n\x0brecall_next\x18\x03 \x01(\x01\x12\x0f\n\x07overlap\x18\x04 \x01(\x01*\xa4\x01\n\x0eRestoreOutcome\x12\x1f\n\x1bRESTORE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18RESTORE_OUTCOME_RESTORED\x10\x01\x12\x1a\n\x16RESTORE_OUTCOME_JOINED\x10\x02\x12\x1b\n\x17RESTORE_OUTCOME_DELETED\x10\x03\x12\x1a\n\x16RESTORE_OUTCOME_FAILED\x10\x04*\xbd\x01\n\x10KeyRotationPhase\x12\"\n\x1eKEY_ROTATION_PHASE_UNSPECIFIED\x10\x00\x12$\n KEY_ROTATION_PHASE_CHANGING_OVER\x10\x01\x12!\n\x1dKEY_ROTATION_PHASE_REWRAPPING\x10\x02\x12\x1f\n\x1bKEY_ROTATION_PHASE_SETTLING\x10\x03\x12\x1b\n\x17KEY_ROTATION_PHASE_DONE\x10\x04*\x9b\x01\n\x0cReindexPhase\x12\x1d\n\x19REINDEX_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15REINDEX_PHASE_FILLING\x10\x01\x12\x1a\n\x16REINDEX_PHASE_COMPARED\x10\x02\x12\x1a\n\x16REINDEX_PHASE_SWITCHED\x10\x03\x12\x19\n\x15REINDEX_PHASE_DROPPED\x10\x04\x32\xab\x08\n\x13\x43ontextAdminService\x12U\n\x08GetStats\x12#.webhook.context.v1.GetStatsRequest\x1a$.webhook.context.v1.GetStatsResponse\x12l\n\x0f\x46orceTransition\x12*.webhook.context.v1.ForceTransitionRequest\x1a+.webhook.context.v1.ForceTransitionResponse0\x01\x12m\n\x10ListDictionaries\x12+.webhook.context.v1.ListDictionariesRequest\x1a,.webhook.context.v1.ListDictionariesResponse\x12j\n\x0fTrainDictionary\x12*.webhook.context.v1.TrainDictionaryRequest\x1a+.webhook.context.v1.TrainDictionaryResponse\x12T\n\x07Restore\x12\".webhook.context.v1.RestoreRequest\x1a#.webhook.context.v1.RestoreResponse0\x01\x12[\n\nRotateKeys\x12%.webhook.context.v1.RotateKeysRequest\x1a&.webhook.context.v1.RotateKeysResponse\x12R\n\x07GetKeys\x12\".webhook.context.v1.GetKeysRequest\x1a#.webhook.context.v1.GetKeysResponse\x12N\n\x05\x45rase\x12 .webhook.context.v1.EraseRequest\x1a!.webhook.context.v1.EraseResponse0\x01\x12T\n\x07Reindex\x12\".webhook.context.v1.ReindexRequest\x1a#.webhook.context.v1.ReindexResponse0\x01\x12\x61\n\x0cListErasures\x12\'.webhook.context.v1.ListErasuresRequest\x1a(.webhook.context.v1.ListErasuresResponse\x12\x64\n\rGetErasureKey\x12(.webhook.context.v1.GetErasureKeyRequest\x1a).webhook.context.v1.GetErasureKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'webhook.context.v1.context_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESTOREOUTCOME']._serialized_start=2237
-  _globals['_RESTOREOUTCOME']._serialized_end=2401
-  _globals['_GETSTATSREQUEST']._serialized_start=283
-  _globals['_GETSTATSREQUEST']._serialized_end=316
-  _globals['_GETSTATSRESPONSE']._serialized_start=318
-  _globals['_GETSTATSRESPONSE']._serialized_end=437
-  _globals['_TENANTSTATS']._serialized_start=440
-  _globals['_TENANTSTATS']._serialized_end=708
-  _globals['_TIERSTATS']._serialized_start=710
-  _globals['_TIERSTATS']._serialized_end=829
-  _globals['_FORCETRANSITIONREQUEST']._serialized_start=832
-  _globals['_FORCETRANSITIONREQUEST']._serialized_end=1051
-  _globals['_FORCETRANSITIONRESPONSE']._serialized_start=1054
-  _globals['_FORCETRANSITIONRESPONSE']._serialized_end=1212
-  _globals['_TRANSITION']._serialized_start=1215
-  _globals['_TRANSITION']._serialized_end=1441
-  _globals['_LISTDICTIONARIESREQUEST']._serialized_start=1443
-  _globals['_LISTDICTIONARIESREQUEST']._serialized_end=1484
-  _globals['_LISTDICTIONARIESRESPONSE']._serialized_start=1486
-  _globals['_LISTDICTIONARIESRESPONSE']._serialized_end=1569
-  _globals['_TRAINDICTIONARYREQUEST']._serialized_start=1571
-  _globals['_TRAINDICTIONARYREQUEST']._serialized_end=1625
-  _globals['_TRAINDICTIONARYRESPONSE']._serialized_start=1627
-  _globals['_TRAINDICTIONARYRESPONSE']._serialized_end=1703
-  _globals['_RESTOREREQUEST']._serialized_start=1705
-  _globals['_RESTOREREQUEST']._serialized_end=1776
-  _globals['_RESTORERESPONSE']._serialized_start=1779
-  _globals['_RESTORERESPONSE']._serialized_end=1938
-  _globals['_RESTORECOUNTS']._serialized_start=1940
-  _globals['_RESTORECOUNTS']._serialized_end=2054
-  _globals['_RESTORATION']._serialized_start=2057
-  _globals['_RESTORATION']._serialized_end=2234
-  _globals['_CONTEXTADMINSERVICE']._serialized_start=2404
-  _globals['_CONTEXTADMINSERVICE']._serialized_end=2927
+  _globals['_RESTOREOUTCOME']._serialized_start=4480
+  _globals['_RESTOREOUTCOME']._serialized_end=4644
+  _globals['_KEYROTATIONPHASE']._serialized_start=4647
+  _globals['_KEYROTATIONPHASE']._serialized_end=4836
+  _globals['_REINDEXPHASE']._serialized_start=4839
+  _globals['_REINDEXPHASE']._serialized_end=4994
+  _globals['_GETSTATSREQUEST']._serialized_start=317
+  _globals['_GETSTATSREQUEST']._serialized_end=350
+  _globals['_GETSTATSRESPONSE']._serialized_start=352
+  _globals['_GETSTATSRESPONSE']._serialized_end=471
+  _globals['_TENANTSTATS']._serialized_start=474
+  _globals['_TENANTSTATS']._serialized_end=791
+  _globals['_CONTEXTQUOTA']._serialized_start=793
+  _globals['_CONTEXTQUOTA']._serialized_end=873
+  _globals['_TIERSTATS']._serialized_start=875
+  _globals['_TIERSTATS']._serialized_end=994
+  _globals['_FORCETRANSITIONREQUEST']._serialized_start=997
+  _globals['_FORCETRANSITIONREQUEST']._serialized_end=1216
+  _globals['_FORCETRANSITIONRESPONSE']._serialized_start=1219
+  _globals['_FORCETRANSITIONRESPONSE']._serialized_end=1377
+  _globals['_TRANSITION']._serialized_start=1380
+  _globals['_TRANSITION']._serialized_end=1606
+  _globals['_LISTDICTIONARIESREQUEST']._serialized_start=1608
+  _globals['_LISTDICTIONARIESREQUEST']._serialized_end=1649
+  _globals['_LISTDICTIONARIESRESPONSE']._serialized_start=1651
+  _globals['_LISTDICTIONARIESRESPONSE']._serialized_end=1734
+  _globals['_TRAINDICTIONARYREQUEST']._serialized_start=1736
+  _globals['_TRAINDICTIONARYREQUEST']._serialized_end=1790
+  _globals['_TRAINDICTIONARYRESPONSE']._serialized_start=1792
+  _globals['_TRAINDICTIONARYRESPONSE']._serialized_end=1868
+  _globals['_RESTOREREQUEST']._serialized_start=1870
+  _globals['_RESTOREREQUEST']._serialized_end=1941
+  _globals['_RESTORERESPONSE']._serialized_start=1944
+  _globals['_RESTORERESPONSE']._serialized_end=2103
+  _globals['_RESTORECOUNTS']._serialized_start=2105
+  _globals['_RESTORECOUNTS']._serialized_end=2219
+  _globals['_RESTORATION']._serialized_start=2222
+  _globals['_RESTORATION']._serialized_end=2399
+  _globals['_ERASEREQUEST']._serialized_start=2401
+  _globals['_ERASEREQUEST']._serialized_end=2523
+  _globals['_ERASERESPONSE']._serialized_start=2526
+  _globals['_ERASERESPONSE']._serialized_end=2658
+  _globals['_LISTERASURESREQUEST']._serialized_start=2660
+  _globals['_LISTERASURESREQUEST']._serialized_end=2736
+  _globals['_LISTERASURESRESPONSE']._serialized_start=2738
+  _globals['_LISTERASURESRESPONSE']._serialized_end=2832
+  _globals['_ERASURE']._serialized_start=2835
+  _globals['_ERASURE']._serialized_end=3033
+  _globals['_GETERASUREKEYREQUEST']._serialized_start=3035
+  _globals['_GETERASUREKEYREQUEST']._serialized_end=3057
+  _globals['_GETERASUREKEYRESPONSE']._serialized_start=3059
+  _globals['_GETERASUREKEYRESPONSE']._serialized_end=3102
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=3104
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=3164
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=3166
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=3237
+  _globals['_GETKEYSREQUEST']._serialized_start=3239
+  _globals['_GETKEYSREQUEST']._serialized_end=3255
+  _globals['_GETKEYSRESPONSE']._serialized_start=3257
+  _globals['_GETKEYSRESPONSE']._serialized_end=3377
+  _globals['_MASTERKEY']._serialized_start=3380
+  _globals['_MASTERKEY']._serialized_end=3613
+  _globals['_KEYROTATION']._serialized_start=3616
+  _globals['_KEYROTATION']._serialized_end=3995
+  _globals['_REINDEXREQUEST']._serialized_start=3997
+  _globals['_REINDEXREQUEST']._serialized_end=4080
+  _globals['_REINDEXRESPONSE']._serialized_start=4083
+  _globals['_REINDEXRESPONSE']._serialized_end=4370
+  _globals['_REINDEXCOMPARISON']._serialized_start=4372
+  _globals['_REINDEXCOMPARISON']._serialized_end=4477
+  _globals['_CONTEXTADMINSERVICE']._serialized_start=4997
+  _globals['_CONTEXTADMINSERVICE']._serialized_end=6064
 # @@protoc_insertion_point(module_scope)

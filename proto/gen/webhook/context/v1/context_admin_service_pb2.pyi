@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from webhook.context.v1 import context_pb2 as _context_pb2
 from webhook.context.v1 import context_service_pb2 as _context_service_pb2
 from webhook.dictionary.v1 import dictionary_pb2 as _dictionary_pb2
+from webhook.erasure.v1 import erasure_pb2 as _erasure_pb2
 from webhook.status.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -45,6 +46,58 @@ RESTORE_OUTCOME_JOINED: RestoreOutcome.ValueType  # 2
 RESTORE_OUTCOME_DELETED: RestoreOutcome.ValueType  # 3
 RESTORE_OUTCOME_FAILED: RestoreOutcome.ValueType  # 4
 Global___RestoreOutcome: _TypeAlias = RestoreOutcome  # noqa: Y015
+
+class _KeyRotationPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyRotationPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyRotationPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_ROTATION_PHASE_UNSPECIFIED: _KeyRotationPhase.ValueType  # 0
+    KEY_ROTATION_PHASE_CHANGING_OVER: _KeyRotationPhase.ValueType  # 1
+    """The next key is made known to all processes."""
+    KEY_ROTATION_PHASE_REWRAPPING: _KeyRotationPhase.ValueType  # 2
+    """Tenants' keys are wrapped under it, and copied."""
+    KEY_ROTATION_PHASE_SETTLING: _KeyRotationPhase.ValueType  # 3
+    """Every process gets the time to notice; then all is looked through once more."""
+    KEY_ROTATION_PHASE_DONE: _KeyRotationPhase.ValueType  # 4
+
+class KeyRotationPhase(_KeyRotationPhase, metaclass=_KeyRotationPhaseEnumTypeWrapper): ...
+
+KEY_ROTATION_PHASE_UNSPECIFIED: KeyRotationPhase.ValueType  # 0
+KEY_ROTATION_PHASE_CHANGING_OVER: KeyRotationPhase.ValueType  # 1
+"""The next key is made known to all processes."""
+KEY_ROTATION_PHASE_REWRAPPING: KeyRotationPhase.ValueType  # 2
+"""Tenants' keys are wrapped under it, and copied."""
+KEY_ROTATION_PHASE_SETTLING: KeyRotationPhase.ValueType  # 3
+"""Every process gets the time to notice; then all is looked through once more."""
+KEY_ROTATION_PHASE_DONE: KeyRotationPhase.ValueType  # 4
+Global___KeyRotationPhase: _TypeAlias = KeyRotationPhase  # noqa: Y015
+
+class _ReindexPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReindexPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReindexPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REINDEX_PHASE_UNSPECIFIED: _ReindexPhase.ValueType  # 0
+    REINDEX_PHASE_FILLING: _ReindexPhase.ValueType  # 1
+    REINDEX_PHASE_COMPARED: _ReindexPhase.ValueType  # 2
+    REINDEX_PHASE_SWITCHED: _ReindexPhase.ValueType  # 3
+    """The next model serves; the old vectors are being dropped."""
+    REINDEX_PHASE_DROPPED: _ReindexPhase.ValueType  # 4
+    """Nothing is left of the old model."""
+
+class ReindexPhase(_ReindexPhase, metaclass=_ReindexPhaseEnumTypeWrapper): ...
+
+REINDEX_PHASE_UNSPECIFIED: ReindexPhase.ValueType  # 0
+REINDEX_PHASE_FILLING: ReindexPhase.ValueType  # 1
+REINDEX_PHASE_COMPARED: ReindexPhase.ValueType  # 2
+REINDEX_PHASE_SWITCHED: ReindexPhase.ValueType  # 3
+"""The next model serves; the old vectors are being dropped."""
+REINDEX_PHASE_DROPPED: ReindexPhase.ValueType  # 4
+"""Nothing is left of the old model."""
+Global___ReindexPhase: _TypeAlias = ReindexPhase  # noqa: Y015
 
 @_typing.final
 class GetStatsRequest(_message.Message):
@@ -105,6 +158,7 @@ class TenantStats(_message.Message):
     DUE_COUNT_FIELD_NUMBER: _builtins.int
     OLDEST_DUE_AGE_FIELD_NUMBER: _builtins.int
     OLDEST_UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     context_count: _builtins.int
     indexed_count: _builtins.int
@@ -123,6 +177,10 @@ class TenantStats(_message.Message):
     def oldest_update_time(self) -> _timestamp_pb2.Timestamp:
         """The earliest last change among all contexts; absent without contexts."""
 
+    @_builtins.property
+    def quota(self) -> Global___ContextQuota:
+        """What the tenant may keep, and how near it is to that."""
+
     def __init__(
         self,
         *,
@@ -134,14 +192,43 @@ class TenantStats(_message.Message):
         due_count: _builtins.int = ...,
         oldest_due_age: _duration_pb2.Duration | None = ...,
         oldest_update_time: _timestamp_pb2.Timestamp | None = ...,
+        quota: Global___ContextQuota | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_due_age", b"oldest_due_age", "oldest_update_time", b"oldest_update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_due_age", b"oldest_due_age", "oldest_update_time", b"oldest_update_time", "quota", b"quota"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_count", b"context_count", "dirty_count", b"dirty_count", "due_count", b"due_count", "indexed_count", b"indexed_count", "oldest_due_age", b"oldest_due_age", "oldest_update_time", b"oldest_update_time", "tenant", b"tenant", "tiers", b"tiers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_count", b"context_count", "dirty_count", b"dirty_count", "due_count", b"due_count", "indexed_count", b"indexed_count", "oldest_due_age", b"oldest_due_age", "oldest_update_time", b"oldest_update_time", "quota", b"quota", "tenant", b"tenant", "tiers", b"tiers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TenantStats: _TypeAlias = TenantStats  # noqa: Y015
+
+@_typing.final
+class ContextQuota(_message.Message):
+    """0 of what may be kept: as much as there is room for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_CONTEXT_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    max_context_count: _builtins.int
+    max_bytes: _builtins.int
+    used_bytes: _builtins.int
+    """Events and payloads as they lie in all tiers, as the limit counts them; 0 where there is none."""
+    def __init__(
+        self,
+        *,
+        max_context_count: _builtins.int = ...,
+        max_bytes: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes", "max_context_count", b"max_context_count", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextQuota: _TypeAlias = ContextQuota  # noqa: Y015
 
 @_typing.final
 class TierStats(_message.Message):
@@ -525,3 +612,523 @@ class Restoration(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Restoration: _TypeAlias = Restoration  # noqa: Y015
+
+@_typing.final
+class EraseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    WHOLE_TENANT_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose; empty: the credential's own, where it has one."""
+    context_id: _builtins.str
+    """All that is known of it, and every event that is about nothing else."""
+    subject: _builtins.str
+    """Whoever the data is about, as senders name them: every event that is by them or names them, in whatever
+    context. What contexts know from other events stays.
+    """
+    whole_tenant: _builtins.bool
+    """All that the tenant has, keys first. Nothing new is taken for it, ever."""
+    dry_run: _builtins.bool
+    """Only tell what would be erased; nothing is written, and there is no certificate."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        context_id: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        whole_tenant: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "subject", b"subject", "target", b"target", "whole_tenant", b"whole_tenant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "dry_run", b"dry_run", "subject", b"subject", "target", b"target", "tenant", b"tenant", "whole_tenant", b"whole_tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["context_id", "subject", "whole_tenant"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___EraseRequest: _TypeAlias = EraseRequest  # noqa: Y015
+
+@_typing.final
+class EraseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASURE_ID_FIELD_NUMBER: _builtins.int
+    PLACES_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_JSON_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    erasure_id: _builtins.str
+    """The same for the same target, however often it is asked for."""
+    step: _builtins.str
+    """What is being done: "contexts", "archive"..."""
+    certificate_json: _builtins.str
+    """JSON, signed; in the last message alone."""
+    done: _builtins.bool
+    @_builtins.property
+    def places(self) -> _containers.RepeatedCompositeFieldContainer[_erasure_pb2.Place]:
+        """Of those that have changed since the message before."""
+
+    def __init__(
+        self,
+        *,
+        erasure_id: _builtins.str = ...,
+        places: _abc.Iterable[_erasure_pb2.Place] | None = ...,
+        step: _builtins.str = ...,
+        certificate_json: _builtins.str = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_json", b"certificate_json", "done", b"done", "erasure_id", b"erasure_id", "places", b"places", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseResponse: _TypeAlias = EraseResponse  # noqa: Y015
+
+@_typing.final
+class ListErasuresRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty: every tenant of the credential."""
+    page_size: _builtins.int
+    """0 means 50; more than 500 is taken as 500."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListErasuresRequest: _TypeAlias = ListErasuresRequest  # noqa: Y015
+
+@_typing.final
+class ListErasuresResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASURES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def erasures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Erasure]: ...
+    def __init__(
+        self,
+        *,
+        erasures: _abc.Iterable[Global___Erasure] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erasures", b"erasures", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListErasuresResponse: _TypeAlias = ListErasuresResponse  # noqa: Y015
+
+@_typing.final
+class Erasure(_message.Message):
+    """What was asked for is not kept, only a keyed digest of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASURE_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_JSON_FIELD_NUMBER: _builtins.int
+    erasure_id: _builtins.str
+    tenant: _builtins.str
+    scope: _builtins.str
+    """"context", "subject", "tenant"."""
+    complete: _builtins.bool
+    """Whether every place has been reached."""
+    certificate_json: _builtins.str
+    """Of that run."""
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Of the latest run that came to its end; absent before."""
+
+    def __init__(
+        self,
+        *,
+        erasure_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        complete: _builtins.bool = ...,
+        certificate_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "certificate_json", b"certificate_json", "complete", b"complete", "end_time", b"end_time", "erasure_id", b"erasure_id", "scope", b"scope", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Erasure: _TypeAlias = Erasure  # noqa: Y015
+
+@_typing.final
+class GetErasureKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetErasureKeyRequest: _TypeAlias = GetErasureKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetErasureKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    public_key: _builtins.bytes
+    """Ed25519, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        public_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetErasureKeyResponse: _TypeAlias = GetErasureKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    MAX_PER_SECOND_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only tell what would be done."""
+    max_per_second: _builtins.int
+    """At most so many tenants a second; 0: 200. At most 100,000."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+        max_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "max_per_second", b"max_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKeysRequest: _TypeAlias = RotateKeysRequest  # noqa: Y015
+
+@_typing.final
+class RotateKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROTATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rotation(self) -> Global___KeyRotation: ...
+    def __init__(
+        self,
+        *,
+        rotation: Global___KeyRotation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKeysResponse: _TypeAlias = RotateKeysResponse  # noqa: Y015
+
+@_typing.final
+class GetKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeysRequest: _TypeAlias = GetKeysRequest  # noqa: Y015
+
+@_typing.final
+class GetKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASTER_KEYS_FIELD_NUMBER: _builtins.int
+    ROTATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def master_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___MasterKey]:
+        """Those that the answering process has or that are on record, the newest first."""
+
+    @_builtins.property
+    def rotation(self) -> Global___KeyRotation:
+        """Under way, or the last one; absent where there was none."""
+
+    def __init__(
+        self,
+        *,
+        master_keys: _abc.Iterable[Global___MasterKey] | None = ...,
+        rotation: Global___KeyRotation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["master_keys", b"master_keys", "rotation", b"rotation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeysResponse: _TypeAlias = GetKeysResponse  # noqa: Y015
+
+@_typing.final
+class MasterKey(_message.Message):
+    """A master key, without a byte of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASTER_KEY_ID_FIELD_NUMBER: _builtins.int
+    SEALING_FIELD_NUMBER: _builtins.int
+    CONFIGURED_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    TENANT_KEY_COUNT_FIELD_NUMBER: _builtins.int
+    KEY_COPY_COUNT_FIELD_NUMBER: _builtins.int
+    SEAL_TIME_FIELD_NUMBER: _builtins.int
+    RETIRE_TIME_FIELD_NUMBER: _builtins.int
+    master_key_id: _builtins.str
+    """Follows from the key, which can't be found from it; 16 hex characters."""
+    sealing: _builtins.bool
+    """Whether new keys of tenants are wrapped under it."""
+    configured: _builtins.bool
+    """Whether the answering process has it."""
+    needed: _builtins.bool
+    """Whether no process starts without it. Once it is not, it may be taken out of the settings."""
+    tenant_key_count: _builtins.int
+    """Tenants' keys that only it opens: and with each all that the tenant has, in every tier, version, queue,
+    dead letter and archive.
+    """
+    key_copy_count: _builtins.int
+    """Copies of tenants' keys beside the sealed objects that only it opens."""
+    @_builtins.property
+    def seal_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it seals, or did; and since when it is needed no more."""
+
+    @_builtins.property
+    def retire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        master_key_id: _builtins.str = ...,
+        sealing: _builtins.bool = ...,
+        configured: _builtins.bool = ...,
+        needed: _builtins.bool = ...,
+        tenant_key_count: _builtins.int = ...,
+        key_copy_count: _builtins.int = ...,
+        seal_time: _timestamp_pb2.Timestamp | None = ...,
+        retire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retire_time", b"retire_time", "seal_time", b"seal_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configured", b"configured", "key_copy_count", b"key_copy_count", "master_key_id", b"master_key_id", "needed", b"needed", "retire_time", b"retire_time", "seal_time", b"seal_time", "sealing", b"sealing", "tenant_key_count", b"tenant_key_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MasterKey: _TypeAlias = MasterKey  # noqa: Y015
+
+@_typing.final
+class KeyRotation(_message.Message):
+    """How far a rotation is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_MASTER_KEY_ID_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    TENANT_COUNT_FIELD_NUMBER: _builtins.int
+    DONE_COUNT_FIELD_NUMBER: _builtins.int
+    REWRAPPED_COUNT_FIELD_NUMBER: _builtins.int
+    DAMAGED_COUNT_FIELD_NUMBER: _builtins.int
+    STALE_COPY_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_PER_SECOND_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    RETIRED_MASTER_KEY_IDS_FIELD_NUMBER: _builtins.int
+    target_master_key_id: _builtins.str
+    phase: Global___KeyRotationPhase.ValueType
+    tenant_count: _builtins.int
+    """Of this pass over all tenants."""
+    done_count: _builtins.int
+    rewrapped_count: _builtins.int
+    """Tenants' keys that were, or would be, wrapped anew."""
+    damaged_count: _builtins.int
+    """Tenants' keys that don't open under any key that is here; see the log. They hold up the end."""
+    stale_copy_count: _builtins.int
+    """Copies under other keys of tenants that Redis knows nothing of: restore them, then it goes on."""
+    max_per_second: _builtins.int
+    trouble: _builtins.str
+    """Why the last attempt ended: COLD_STORE_UNREACHABLE, INTERNAL; empty where it did not."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def retired_master_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the rotation has made needless."""
+
+    def __init__(
+        self,
+        *,
+        target_master_key_id: _builtins.str = ...,
+        phase: Global___KeyRotationPhase.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        tenant_count: _builtins.int = ...,
+        done_count: _builtins.int = ...,
+        rewrapped_count: _builtins.int = ...,
+        damaged_count: _builtins.int = ...,
+        stale_copy_count: _builtins.int = ...,
+        max_per_second: _builtins.int = ...,
+        trouble: _builtins.str = ...,
+        retired_master_key_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["damaged_count", b"damaged_count", "done_count", b"done_count", "end_time", b"end_time", "max_per_second", b"max_per_second", "phase", b"phase", "retired_master_key_ids", b"retired_master_key_ids", "rewrapped_count", b"rewrapped_count", "stale_copy_count", b"stale_copy_count", "start_time", b"start_time", "target_master_key_id", b"target_master_key_id", "tenant_count", b"tenant_count", "trouble", b"trouble"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyRotation: _TypeAlias = KeyRotation  # noqa: Y015
+
+@_typing.final
+class ReindexRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    FILL_ONLY_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    fill_only: _builtins.bool
+    """Fill and compare, but leave the switch for later."""
+    force: _builtins.bool
+    """Switch even if the next model finds less."""
+    dry_run: _builtins.bool
+    """Only count."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        fill_only: _builtins.bool = ...,
+        force: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "fill_only", b"fill_only", "force", b"force", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReindexRequest: _TypeAlias = ReindexRequest  # noqa: Y015
+
+@_typing.final
+class ReindexResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    CONTEXT_COUNT_FIELD_NUMBER: _builtins.int
+    FILLED_COUNT_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    phase: Global___ReindexPhase.ValueType
+    context_count: _builtins.int
+    """Contexts that have a vector at all, and of them those that have one of the next model."""
+    filled_count: _builtins.int
+    done: _builtins.bool
+    """Whether this is the last message."""
+    @_builtins.property
+    def serving(self) -> _context_pb2.EmbeddingModel: ...
+    @_builtins.property
+    def next(self) -> _context_pb2.EmbeddingModel: ...
+    @_builtins.property
+    def comparison(self) -> Global___ReindexComparison:
+        """Set from REINDEX_PHASE_COMPARED on."""
+
+    def __init__(
+        self,
+        *,
+        phase: Global___ReindexPhase.ValueType = ...,
+        serving: _context_pb2.EmbeddingModel | None = ...,
+        next: _context_pb2.EmbeddingModel | None = ...,
+        context_count: _builtins.int = ...,
+        filled_count: _builtins.int = ...,
+        comparison: Global___ReindexComparison | None = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "next", b"next", "serving", b"serving"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "context_count", b"context_count", "done", b"done", "filled_count", b"filled_count", "next", b"next", "phase", b"phase", "serving", b"serving"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReindexResponse: _TypeAlias = ReindexResponse  # noqa: Y015
+
+@_typing.final
+class ReindexComparison(_message.Message):
+    """Titles of contexts as questions: whether they find their own context, and how far both models agree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_COUNT_FIELD_NUMBER: _builtins.int
+    RECALL_SERVING_FIELD_NUMBER: _builtins.int
+    RECALL_NEXT_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    question_count: _builtins.int
+    recall_serving: _builtins.float
+    """Share of questions whose context is among the nearest ten."""
+    recall_next: _builtins.float
+    overlap: _builtins.float
+    """Share of the nearest ten that both have."""
+    def __init__(
+        self,
+        *,
+        question_count: _builtins.int = ...,
+        recall_serving: _builtins.float = ...,
+        recall_next: _builtins.float = ...,
+        overlap: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap", "question_count", b"question_count", "recall_next", b"recall_next", "recall_serving", b"recall_serving"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReindexComparison: _TypeAlias = ReindexComparison  # noqa: Y015

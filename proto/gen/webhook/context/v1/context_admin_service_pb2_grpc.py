@@ -60,6 +60,36 @@ class ContextAdminServiceStub:
                 request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreRequest.SerializeToString,
                 response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreResponse.FromString,
                 _registered_method=True)
+        self.RotateKeys = channel.unary_unary(
+                '/webhook.context.v1.ContextAdminService/RotateKeys',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RotateKeysRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RotateKeysResponse.FromString,
+                _registered_method=True)
+        self.GetKeys = channel.unary_unary(
+                '/webhook.context.v1.ContextAdminService/GetKeys',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetKeysRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetKeysResponse.FromString,
+                _registered_method=True)
+        self.Erase = channel.unary_stream(
+                '/webhook.context.v1.ContextAdminService/Erase',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.EraseRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.EraseResponse.FromString,
+                _registered_method=True)
+        self.Reindex = channel.unary_stream(
+                '/webhook.context.v1.ContextAdminService/Reindex',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ReindexRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ReindexResponse.FromString,
+                _registered_method=True)
+        self.ListErasures = channel.unary_unary(
+                '/webhook.context.v1.ContextAdminService/ListErasures',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListErasuresRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListErasuresResponse.FromString,
+                _registered_method=True)
+        self.GetErasureKey = channel.unary_unary(
+                '/webhook.context.v1.ContextAdminService/GetErasureKey',
+                request_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetErasureKeyRequest.SerializeToString,
+                response_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetErasureKeyResponse.FromString,
+                _registered_method=True)
 
 
 class ContextAdminServiceServicer:
@@ -110,6 +140,61 @@ class ContextAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateKeys(self, request, context):
+        """Has everything put under the newest master key, in the background, or tells what that would be. What was
+        sealed is not touched: the tenants' keys are wrapped anew. A credential for all tenants is needed. Errors:
+        PERMISSION_DENIED/TENANT_NOT_ALLOWED, INVALID_ARGUMENT/FIELD_INVALID, ABORTED/ROTATION_UNDER_WAY (to
+        another key).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKeys(self, request, context):
+        """Which master keys there are, what each is still needed for, and how far the rotation is. A credential for
+        all tenants is needed. Errors: PERMISSION_DENIED/TENANT_NOT_ALLOWED, UNAVAILABLE/COLD_STORE_UNREACHABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Erase(self, request, context):
+        """Forgets a context, a subject or a whole tenant in every place, keys first, and tells of it as it goes. Running
+        it again finishes what was cut short. The last message has a signed certificate of what was done, also where
+        a place could not be reached; then the call ends with UNAVAILABLE/ERASURE_INCOMPLETE and is to be made again.
+        Errors: INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/TENANT_NOT_FOUND (unknown, or not of this credential),
+        NOT_FOUND/CONTEXT_NOT_FOUND, ABORTED/ERASURE_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED (of a
+        context or a subject of a tenant that was erased), UNAVAILABLE/STORE_UNREACHABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reindex(self, request, context):
+        """Fills an index of the next embedding model beside the one that serves, compares both, switches, and drops the
+        old one; tells of it as it goes. Searches are served meanwhile, by one model at a time. Whoever hangs up ends
+        it; another call goes on from there. Without a next model contexts are brought to the one that serves.
+        Errors, each of which leaves the model that serves: UNAVAILABLE/PROVIDER_UNREACHABLE and others of Embed,
+        FAILED_PRECONDITION/REINDEX_WORSE (the next model finds less), FAILED_PRECONDITION/REINDEX_INCOMPLETE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListErasures(self, request, context):
+        """Erasures that were begun, the latest first: those that are not complete must be made again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetErasureKey(self, request, context):
+        """What verifies the signatures of certificates.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContextAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +222,36 @@ def add_ContextAdminServiceServicer_to_server(servicer, server):
                     servicer.Restore,
                     request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreRequest.FromString,
                     response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreResponse.SerializeToString,
+            ),
+            'RotateKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKeys,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RotateKeysRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RotateKeysResponse.SerializeToString,
+            ),
+            'GetKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeys,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetKeysRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetKeysResponse.SerializeToString,
+            ),
+            'Erase': grpc.unary_stream_rpc_method_handler(
+                    servicer.Erase,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.EraseRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.EraseResponse.SerializeToString,
+            ),
+            'Reindex': grpc.unary_stream_rpc_method_handler(
+                    servicer.Reindex,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ReindexRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ReindexResponse.SerializeToString,
+            ),
+            'ListErasures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListErasures,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListErasuresRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListErasuresResponse.SerializeToString,
+            ),
+            'GetErasureKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetErasureKey,
+                    request_deserializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetErasureKeyRequest.FromString,
+                    response_serializer=webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetErasureKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -275,6 +390,168 @@ class ContextAdminService:
             '/webhook.context.v1.ContextAdminService/Restore',
             webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreRequest.SerializeToString,
             webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.context.v1.ContextAdminService/RotateKeys',
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RotateKeysRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.RotateKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.context.v1.ContextAdminService/GetKeys',
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetKeysRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Erase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.context.v1.ContextAdminService/Erase',
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.EraseRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.EraseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reindex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/webhook.context.v1.ContextAdminService/Reindex',
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ReindexRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ReindexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListErasures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.context.v1.ContextAdminService/ListErasures',
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListErasuresRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.ListErasuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetErasureKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.context.v1.ContextAdminService/GetErasureKey',
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetErasureKeyRequest.SerializeToString,
+            webhook_dot_context_dot_v1_dot_context__admin__service__pb2.GetErasureKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,35 @@ class ContextAdminServiceStub:
     UNAVAILABLE/COLD_STORE_UNREACHABLE; both leave what has been restored, and the latest `resume_token`
     goes on from there.
     """
+    RotateKeys: _grpc.UnaryUnaryMultiCallable[_context_admin_service_pb2.RotateKeysRequest, _context_admin_service_pb2.RotateKeysResponse]
+    """Has everything put under the newest master key, in the background, or tells what that would be. What was
+    sealed is not touched: the tenants' keys are wrapped anew. A credential for all tenants is needed. Errors:
+    PERMISSION_DENIED/TENANT_NOT_ALLOWED, INVALID_ARGUMENT/FIELD_INVALID, ABORTED/ROTATION_UNDER_WAY (to
+    another key).
+    """
+    GetKeys: _grpc.UnaryUnaryMultiCallable[_context_admin_service_pb2.GetKeysRequest, _context_admin_service_pb2.GetKeysResponse]
+    """Which master keys there are, what each is still needed for, and how far the rotation is. A credential for
+    all tenants is needed. Errors: PERMISSION_DENIED/TENANT_NOT_ALLOWED, UNAVAILABLE/COLD_STORE_UNREACHABLE.
+    """
+    Erase: _grpc.UnaryStreamMultiCallable[_context_admin_service_pb2.EraseRequest, _context_admin_service_pb2.EraseResponse]
+    """Forgets a context, a subject or a whole tenant in every place, keys first, and tells of it as it goes. Running
+    it again finishes what was cut short. The last message has a signed certificate of what was done, also where
+    a place could not be reached; then the call ends with UNAVAILABLE/ERASURE_INCOMPLETE and is to be made again.
+    Errors: INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/TENANT_NOT_FOUND (unknown, or not of this credential),
+    NOT_FOUND/CONTEXT_NOT_FOUND, ABORTED/ERASURE_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED (of a
+    context or a subject of a tenant that was erased), UNAVAILABLE/STORE_UNREACHABLE.
+    """
+    Reindex: _grpc.UnaryStreamMultiCallable[_context_admin_service_pb2.ReindexRequest, _context_admin_service_pb2.ReindexResponse]
+    """Fills an index of the next embedding model beside the one that serves, compares both, switches, and drops the
+    old one; tells of it as it goes. Searches are served meanwhile, by one model at a time. Whoever hangs up ends
+    it; another call goes on from there. Without a next model contexts are brought to the one that serves.
+    Errors, each of which leaves the model that serves: UNAVAILABLE/PROVIDER_UNREACHABLE and others of Embed,
+    FAILED_PRECONDITION/REINDEX_WORSE (the next model finds less), FAILED_PRECONDITION/REINDEX_INCOMPLETE.
+    """
+    ListErasures: _grpc.UnaryUnaryMultiCallable[_context_admin_service_pb2.ListErasuresRequest, _context_admin_service_pb2.ListErasuresResponse]
+    """Erasures that were begun, the latest first: those that are not complete must be made again."""
+    GetErasureKey: _grpc.UnaryUnaryMultiCallable[_context_admin_service_pb2.GetErasureKeyRequest, _context_admin_service_pb2.GetErasureKeyResponse]
+    """What verifies the signatures of certificates."""
 
 @_typing.type_check_only
 class ContextAdminServiceAsyncStub(ContextAdminServiceStub):
@@ -83,6 +112,35 @@ class ContextAdminServiceAsyncStub(ContextAdminServiceStub):
     UNAVAILABLE/COLD_STORE_UNREACHABLE; both leave what has been restored, and the latest `resume_token`
     goes on from there.
     """
+    RotateKeys: _aio.UnaryUnaryMultiCallable[_context_admin_service_pb2.RotateKeysRequest, _context_admin_service_pb2.RotateKeysResponse]  # type: ignore[assignment]
+    """Has everything put under the newest master key, in the background, or tells what that would be. What was
+    sealed is not touched: the tenants' keys are wrapped anew. A credential for all tenants is needed. Errors:
+    PERMISSION_DENIED/TENANT_NOT_ALLOWED, INVALID_ARGUMENT/FIELD_INVALID, ABORTED/ROTATION_UNDER_WAY (to
+    another key).
+    """
+    GetKeys: _aio.UnaryUnaryMultiCallable[_context_admin_service_pb2.GetKeysRequest, _context_admin_service_pb2.GetKeysResponse]  # type: ignore[assignment]
+    """Which master keys there are, what each is still needed for, and how far the rotation is. A credential for
+    all tenants is needed. Errors: PERMISSION_DENIED/TENANT_NOT_ALLOWED, UNAVAILABLE/COLD_STORE_UNREACHABLE.
+    """
+    Erase: _aio.UnaryStreamMultiCallable[_context_admin_service_pb2.EraseRequest, _context_admin_service_pb2.EraseResponse]  # type: ignore[assignment]
+    """Forgets a context, a subject or a whole tenant in every place, keys first, and tells of it as it goes. Running
+    it again finishes what was cut short. The last message has a signed certificate of what was done, also where
+    a place could not be reached; then the call ends with UNAVAILABLE/ERASURE_INCOMPLETE and is to be made again.
+    Errors: INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/TENANT_NOT_FOUND (unknown, or not of this credential),
+    NOT_FOUND/CONTEXT_NOT_FOUND, ABORTED/ERASURE_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED (of a
+    context or a subject of a tenant that was erased), UNAVAILABLE/STORE_UNREACHABLE.
+    """
+    Reindex: _aio.UnaryStreamMultiCallable[_context_admin_service_pb2.ReindexRequest, _context_admin_service_pb2.ReindexResponse]  # type: ignore[assignment]
+    """Fills an index of the next embedding model beside the one that serves, compares both, switches, and drops the
+    old one; tells of it as it goes. Searches are served meanwhile, by one model at a time. Whoever hangs up ends
+    it; another call goes on from there. Without a next model contexts are brought to the one that serves.
+    Errors, each of which leaves the model that serves: UNAVAILABLE/PROVIDER_UNREACHABLE and others of Embed,
+    FAILED_PRECONDITION/REINDEX_WORSE (the next model finds less), FAILED_PRECONDITION/REINDEX_INCOMPLETE.
+    """
+    ListErasures: _aio.UnaryUnaryMultiCallable[_context_admin_service_pb2.ListErasuresRequest, _context_admin_service_pb2.ListErasuresResponse]  # type: ignore[assignment]
+    """Erasures that were begun, the latest first: those that are not complete must be made again."""
+    GetErasureKey: _aio.UnaryUnaryMultiCallable[_context_admin_service_pb2.GetErasureKeyRequest, _context_admin_service_pb2.GetErasureKeyResponse]  # type: ignore[assignment]
+    """What verifies the signatures of certificates."""
 
 class ContextAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administration of the store. Role: operator."""
@@ -138,5 +196,70 @@ class ContextAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         UNAVAILABLE/COLD_STORE_UNREACHABLE; both leave what has been restored, and the latest `resume_token`
         goes on from there.
         """
+
+    @_abc_1.abstractmethod
+    def RotateKeys(
+        self,
+        request: _context_admin_service_pb2.RotateKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_admin_service_pb2.RotateKeysResponse, _abc.Awaitable[_context_admin_service_pb2.RotateKeysResponse]]:
+        """Has everything put under the newest master key, in the background, or tells what that would be. What was
+        sealed is not touched: the tenants' keys are wrapped anew. A credential for all tenants is needed. Errors:
+        PERMISSION_DENIED/TENANT_NOT_ALLOWED, INVALID_ARGUMENT/FIELD_INVALID, ABORTED/ROTATION_UNDER_WAY (to
+        another key).
+        """
+
+    @_abc_1.abstractmethod
+    def GetKeys(
+        self,
+        request: _context_admin_service_pb2.GetKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_admin_service_pb2.GetKeysResponse, _abc.Awaitable[_context_admin_service_pb2.GetKeysResponse]]:
+        """Which master keys there are, what each is still needed for, and how far the rotation is. A credential for
+        all tenants is needed. Errors: PERMISSION_DENIED/TENANT_NOT_ALLOWED, UNAVAILABLE/COLD_STORE_UNREACHABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def Erase(
+        self,
+        request: _context_admin_service_pb2.EraseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_context_admin_service_pb2.EraseResponse], _abc.AsyncIterator[_context_admin_service_pb2.EraseResponse]]:
+        """Forgets a context, a subject or a whole tenant in every place, keys first, and tells of it as it goes. Running
+        it again finishes what was cut short. The last message has a signed certificate of what was done, also where
+        a place could not be reached; then the call ends with UNAVAILABLE/ERASURE_INCOMPLETE and is to be made again.
+        Errors: INVALID_ARGUMENT/FIELD_INVALID, NOT_FOUND/TENANT_NOT_FOUND (unknown, or not of this credential),
+        NOT_FOUND/CONTEXT_NOT_FOUND, ABORTED/ERASURE_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED (of a
+        context or a subject of a tenant that was erased), UNAVAILABLE/STORE_UNREACHABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def Reindex(
+        self,
+        request: _context_admin_service_pb2.ReindexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_context_admin_service_pb2.ReindexResponse], _abc.AsyncIterator[_context_admin_service_pb2.ReindexResponse]]:
+        """Fills an index of the next embedding model beside the one that serves, compares both, switches, and drops the
+        old one; tells of it as it goes. Searches are served meanwhile, by one model at a time. Whoever hangs up ends
+        it; another call goes on from there. Without a next model contexts are brought to the one that serves.
+        Errors, each of which leaves the model that serves: UNAVAILABLE/PROVIDER_UNREACHABLE and others of Embed,
+        FAILED_PRECONDITION/REINDEX_WORSE (the next model finds less), FAILED_PRECONDITION/REINDEX_INCOMPLETE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListErasures(
+        self,
+        request: _context_admin_service_pb2.ListErasuresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_admin_service_pb2.ListErasuresResponse, _abc.Awaitable[_context_admin_service_pb2.ListErasuresResponse]]:
+        """Erasures that were begun, the latest first: those that are not complete must be made again."""
+
+    @_abc_1.abstractmethod
+    def GetErasureKey(
+        self,
+        request: _context_admin_service_pb2.GetErasureKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_admin_service_pb2.GetErasureKeyResponse, _abc.Awaitable[_context_admin_service_pb2.GetErasureKeyResponse]]:
+        """What verifies the signatures of certificates."""
 
 def add_ContextAdminServiceServicer_to_server(servicer: ContextAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -122,3 +122,67 @@ class PackedEvent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PackedEvent: _TypeAlias = PackedEvent  # noqa: Y015
+
+@_typing.final
+class SegmentKeys(_message.Message):
+    """What opens the packs in a segment of the cold tier: the bytes of a member that is not listed here can't be
+    opened any more. It lies beside the segment, sealed. No RPC carries it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    BODY_BYTES_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    body_bytes: _builtins.int
+    """Of all members that the segment was written with, listed here or not."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentMember]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        members: _abc.Iterable[Global___SegmentMember] | None = ...,
+        body_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_bytes", b"body_bytes", "members", b"members", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentKeys: _TypeAlias = SegmentKeys  # noqa: Y015
+
+@_typing.final
+class SegmentMember(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    context_id: _builtins.str
+    offset: _builtins.int
+    """In the segment."""
+    length: _builtins.int
+    key: _builtins.bytes
+    checksum: _builtins.str
+    """SHA-256 of the pack, hex."""
+    def __init__(
+        self,
+        *,
+        context_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        length: _builtins.int = ...,
+        key: _builtins.bytes = ...,
+        checksum: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "context_id", b"context_id", "key", b"key", "length", b"length", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentMember: _TypeAlias = SegmentMember  # noqa: Y015

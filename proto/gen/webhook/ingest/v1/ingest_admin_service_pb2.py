@@ -23,39 +23,44 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from webhook.erasure.v1 import erasure_pb2 as webhook_dot_erasure_dot_v1_dot_erasure__pb2
 from webhook.event.v1 import event_pb2 as webhook_dot_event_dot_v1_dot_event__pb2
 from webhook.status.v1 import status_pb2 as webhook_dot_status_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,webhook/ingest/v1/ingest_admin_service.proto\x12\x11webhook.ingest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cwebhook/event/v1/event.proto\x1a\x1ewebhook/status/v1/status.proto\">\n\x16RetryRejectionsRequest\x12\x15\n\rrejection_ids\x18\x01 \x03(\t\x12\r\n\x05nonce\x18\x02 \x01(\t\"J\n\x17RetryRejectionsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.webhook.ingest.v1.RetryResult\"\x9b\x01\n\x0bRetryResult\x12\x14\n\x0crejection_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x13\n\x0bquarantined\x18\x04 \x01(\x08\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12-\n\x06status\x18\x06 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\"\x8d\x01\n\x16ListQuarantinedRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12.\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"g\n\x17ListQuarantinedResponse\x12\x33\n\x0bquarantined\x18\x01 \x03(\x0b\x32\x1e.webhook.ingest.v1.Quarantined\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x15GetQuarantinedRequest\x12\x16\n\x0equarantined_id\x18\x01 \x01(\t\"{\n\x16GetQuarantinedResponse\x12\x33\n\x0bquarantined\x18\x01 \x01(\x0b\x32\x1e.webhook.ingest.v1.Quarantined\x12,\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1d.webhook.event.v1.SealedEvent\"\xac\x01\n\x0bQuarantined\x12\x16\n\x0equarantined_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x31\n\rreceived_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0csealed_bytes\x18\x07 \x01(\x03\"\x8b\x01\n\x14ListConflictsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12.\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"h\n\x15ListConflictsResponse\x12\x36\n\tconflicts\x18\x01 \x03(\x0b\x32#.webhook.ingest.v1.ConflictingEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9b\x01\n\x10\x43onflictingEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_event_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x31\n\rreceived_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb3\x03\n\x12IngestAdminService\x12h\n\x0fRetryRejections\x12).webhook.ingest.v1.RetryRejectionsRequest\x1a*.webhook.ingest.v1.RetryRejectionsResponse\x12h\n\x0fListQuarantined\x12).webhook.ingest.v1.ListQuarantinedRequest\x1a*.webhook.ingest.v1.ListQuarantinedResponse\x12\x65\n\x0eGetQuarantined\x12(.webhook.ingest.v1.GetQuarantinedRequest\x1a).webhook.ingest.v1.GetQuarantinedResponse\x12\x62\n\rListConflicts\x12\'.webhook.ingest.v1.ListConflictsRequest\x1a(.webhook.ingest.v1.ListConflictsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,webhook/ingest/v1/ingest_admin_service.proto\x12\x11webhook.ingest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a webhook/erasure/v1/erasure.proto\x1a\x1cwebhook/event/v1/event.proto\x1a\x1ewebhook/status/v1/status.proto\">\n\x16RetryRejectionsRequest\x12\x15\n\rrejection_ids\x18\x01 \x03(\t\x12\r\n\x05nonce\x18\x02 \x01(\t\"J\n\x17RetryRejectionsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.webhook.ingest.v1.RetryResult\"\x9b\x01\n\x0bRetryResult\x12\x14\n\x0crejection_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x13\n\x0bquarantined\x18\x04 \x01(\x08\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12-\n\x06status\x18\x06 \x01(\x0b\x32\x1d.webhook.status.v1.ItemStatus\"\x8d\x01\n\x16ListQuarantinedRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12.\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"g\n\x17ListQuarantinedResponse\x12\x33\n\x0bquarantined\x18\x01 \x03(\x0b\x32\x1e.webhook.ingest.v1.Quarantined\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x15GetQuarantinedRequest\x12\x16\n\x0equarantined_id\x18\x01 \x01(\t\"{\n\x16GetQuarantinedResponse\x12\x33\n\x0bquarantined\x18\x01 \x01(\x0b\x32\x1e.webhook.ingest.v1.Quarantined\x12,\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1d.webhook.event.v1.SealedEvent\"\xac\x01\n\x0bQuarantined\x12\x16\n\x0equarantined_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x31\n\rreceived_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0csealed_bytes\x18\x07 \x01(\x03\"\x8b\x01\n\x14ListConflictsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12.\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"h\n\x15ListConflictsResponse\x12\x36\n\tconflicts\x18\x01 \x03(\x0b\x32#.webhook.ingest.v1.ConflictingEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9b\x01\n\x10\x43onflictingEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_event_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x31\n\rreceived_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\rForgetRequest\x12*\n\x06wanted\x18\x01 \x01(\x0b\x32\x1a.webhook.erasure.v1.Wanted\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\";\n\x0e\x46orgetResponse\x12)\n\x06places\x18\x01 \x03(\x0b\x32\x19.webhook.erasure.v1.Place2\x82\x04\n\x12IngestAdminService\x12h\n\x0fRetryRejections\x12).webhook.ingest.v1.RetryRejectionsRequest\x1a*.webhook.ingest.v1.RetryRejectionsResponse\x12h\n\x0fListQuarantined\x12).webhook.ingest.v1.ListQuarantinedRequest\x1a*.webhook.ingest.v1.ListQuarantinedResponse\x12\x65\n\x0eGetQuarantined\x12(.webhook.ingest.v1.GetQuarantinedRequest\x1a).webhook.ingest.v1.GetQuarantinedResponse\x12\x62\n\rListConflicts\x12\'.webhook.ingest.v1.ListConflictsRequest\x1a(.webhook.ingest.v1.ListConflictsResponse\x12M\n\x06\x46orget\x12 .webhook.ingest.v1.ForgetRequest\x1a!.webhook.ingest.v1.ForgetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'webhook.ingest.v1.ingest_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RETRYREJECTIONSREQUEST']._serialized_start=162
-  _globals['_RETRYREJECTIONSREQUEST']._serialized_end=224
-  _globals['_RETRYREJECTIONSRESPONSE']._serialized_start=226
-  _globals['_RETRYREJECTIONSRESPONSE']._serialized_end=300
-  _globals['_RETRYRESULT']._serialized_start=303
-  _globals['_RETRYRESULT']._serialized_end=458
-  _globals['_LISTQUARANTINEDREQUEST']._serialized_start=461
-  _globals['_LISTQUARANTINEDREQUEST']._serialized_end=602
-  _globals['_LISTQUARANTINEDRESPONSE']._serialized_start=604
-  _globals['_LISTQUARANTINEDRESPONSE']._serialized_end=707
-  _globals['_GETQUARANTINEDREQUEST']._serialized_start=709
-  _globals['_GETQUARANTINEDREQUEST']._serialized_end=756
-  _globals['_GETQUARANTINEDRESPONSE']._serialized_start=758
-  _globals['_GETQUARANTINEDRESPONSE']._serialized_end=881
-  _globals['_QUARANTINED']._serialized_start=884
-  _globals['_QUARANTINED']._serialized_end=1056
-  _globals['_LISTCONFLICTSREQUEST']._serialized_start=1059
-  _globals['_LISTCONFLICTSREQUEST']._serialized_end=1198
-  _globals['_LISTCONFLICTSRESPONSE']._serialized_start=1200
-  _globals['_LISTCONFLICTSRESPONSE']._serialized_end=1304
-  _globals['_CONFLICTINGEVENT']._serialized_start=1307
-  _globals['_CONFLICTINGEVENT']._serialized_end=1462
-  _globals['_INGESTADMINSERVICE']._serialized_start=1465
-  _globals['_INGESTADMINSERVICE']._serialized_end=1900
+  _globals['_RETRYREJECTIONSREQUEST']._serialized_start=196
+  _globals['_RETRYREJECTIONSREQUEST']._serialized_end=258
+  _globals['_RETRYREJECTIONSRESPONSE']._serialized_start=260
+  _globals['_RETRYREJECTIONSRESPONSE']._serialized_end=334
+  _globals['_RETRYRESULT']._serialized_start=337
+  _globals['_RETRYRESULT']._serialized_end=492
+  _globals['_LISTQUARANTINEDREQUEST']._serialized_start=495
+  _globals['_LISTQUARANTINEDREQUEST']._serialized_end=636
+  _globals['_LISTQUARANTINEDRESPONSE']._serialized_start=638
+  _globals['_LISTQUARANTINEDRESPONSE']._serialized_end=741
+  _globals['_GETQUARANTINEDREQUEST']._serialized_start=743
+  _globals['_GETQUARANTINEDREQUEST']._serialized_end=790
+  _globals['_GETQUARANTINEDRESPONSE']._serialized_start=792
+  _globals['_GETQUARANTINEDRESPONSE']._serialized_end=915
+  _globals['_QUARANTINED']._serialized_start=918
+  _globals['_QUARANTINED']._serialized_end=1090
+  _globals['_LISTCONFLICTSREQUEST']._serialized_start=1093
+  _globals['_LISTCONFLICTSREQUEST']._serialized_end=1232
+  _globals['_LISTCONFLICTSRESPONSE']._serialized_start=1234
+  _globals['_LISTCONFLICTSRESPONSE']._serialized_end=1338
+  _globals['_CONFLICTINGEVENT']._serialized_start=1341
+  _globals['_CONFLICTINGEVENT']._serialized_end=1496
+  _globals['_FORGETREQUEST']._serialized_start=1498
+  _globals['_FORGETREQUEST']._serialized_end=1574
+  _globals['_FORGETRESPONSE']._serialized_start=1576
+  _globals['_FORGETRESPONSE']._serialized_end=1635
+  _globals['_INGESTADMINSERVICE']._serialized_start=1638
+  _globals['_INGESTADMINSERVICE']._serialized_end=2152
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,11 @@ class IngestAdminServiceStub:
                 request_serializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsRequest.SerializeToString,
                 response_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsResponse.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/webhook.ingest.v1.IngestAdminService/Forget',
+                request_serializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ForgetResponse.FromString,
+                _registered_method=True)
 
 
 class IngestAdminServiceServicer:
@@ -95,6 +100,15 @@ class IngestAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Drops what is to be forgotten of the feed that operators watch. What this gateway's spool holds is counted
+        as left: it is sealed, and leaves as soon as Redis takes it. Role: internal. Errors:
+        INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/STREAM_UNREACHABLE; may be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -117,6 +131,11 @@ def add_IngestAdminServiceServicer_to_server(servicer, server):
                     servicer.ListConflicts,
                     request_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsRequest.FromString,
                     response_serializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ForgetRequest.FromString,
+                    response_serializer=webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ForgetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -228,6 +247,33 @@ class IngestAdminService:
             '/webhook.ingest.v1.IngestAdminService/ListConflicts',
             webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsRequest.SerializeToString,
             webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ListConflictsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.ingest.v1.IngestAdminService/Forget',
+            webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ForgetRequest.SerializeToString,
+            webhook_dot_ingest_dot_v1_dot_ingest__admin__service__pb2.ForgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,11 @@ class IngestAdminServiceStub:
     """One of them, sealed; security opens it for operators. Errors: NOT_FOUND/QUARANTINED_NOT_FOUND."""
     ListConflicts: _grpc.UnaryUnaryMultiCallable[_ingest_admin_service_pb2.ListConflictsRequest, _ingest_admin_service_pb2.ListConflictsResponse]
     """Events that came under the id of another one with another body, newest first. Both were taken."""
+    Forget: _grpc.UnaryUnaryMultiCallable[_ingest_admin_service_pb2.ForgetRequest, _ingest_admin_service_pb2.ForgetResponse]
+    """Drops what is to be forgotten of the feed that operators watch. What this gateway's spool holds is counted
+    as left: it is sealed, and leaves as soon as Redis takes it. Role: internal. Errors:
+    INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/STREAM_UNREACHABLE; may be repeated.
+    """
 
 @_typing.type_check_only
 class IngestAdminServiceAsyncStub(IngestAdminServiceStub):
@@ -69,6 +74,11 @@ class IngestAdminServiceAsyncStub(IngestAdminServiceStub):
     """One of them, sealed; security opens it for operators. Errors: NOT_FOUND/QUARANTINED_NOT_FOUND."""
     ListConflicts: _aio.UnaryUnaryMultiCallable[_ingest_admin_service_pb2.ListConflictsRequest, _ingest_admin_service_pb2.ListConflictsResponse]  # type: ignore[assignment]
     """Events that came under the id of another one with another body, newest first. Both were taken."""
+    Forget: _aio.UnaryUnaryMultiCallable[_ingest_admin_service_pb2.ForgetRequest, _ingest_admin_service_pb2.ForgetResponse]  # type: ignore[assignment]
+    """Drops what is to be forgotten of the feed that operators watch. What this gateway's spool holds is counted
+    as left: it is sealed, and leaves as soon as Redis takes it. Role: internal. Errors:
+    INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/STREAM_UNREACHABLE; may be repeated.
+    """
 
 class IngestAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was kept aside at the door, and letting it in after all. Role: operator."""
@@ -111,5 +121,16 @@ class IngestAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_admin_service_pb2.ListConflictsResponse, _abc.Awaitable[_ingest_admin_service_pb2.ListConflictsResponse]]:
         """Events that came under the id of another one with another body, newest first. Both were taken."""
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _ingest_admin_service_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_admin_service_pb2.ForgetResponse, _abc.Awaitable[_ingest_admin_service_pb2.ForgetResponse]]:
+        """Drops what is to be forgotten of the feed that operators watch. What this gateway's spool holds is counted
+        as left: it is sealed, and leaves as soon as Redis takes it. Role: internal. Errors:
+        INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/STREAM_UNREACHABLE; may be repeated.
+        """
 
 def add_IngestAdminServiceServicer_to_server(servicer: IngestAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

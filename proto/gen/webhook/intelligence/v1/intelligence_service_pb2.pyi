@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from webhook.erasure.v1 import erasure_pb2 as _erasure_pb2
 from webhook.status.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +21,28 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EmbeddingChoice:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EmbeddingChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EmbeddingChoice.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EMBEDDING_CHOICE_UNSPECIFIED: _EmbeddingChoice.ValueType  # 0
+    EMBEDDING_CHOICE_SERVING: _EmbeddingChoice.ValueType  # 1
+    """The one that serves the tenant."""
+    EMBEDDING_CHOICE_NEXT: _EmbeddingChoice.ValueType  # 2
+    """The one that is to come after it, to fill its index."""
+
+class EmbeddingChoice(_EmbeddingChoice, metaclass=_EmbeddingChoiceEnumTypeWrapper):
+    """Which model makes vectors. Errors where there is no next one: FAILED_PRECONDITION/NO_NEXT_MODEL."""
+
+EMBEDDING_CHOICE_UNSPECIFIED: EmbeddingChoice.ValueType  # 0
+EMBEDDING_CHOICE_SERVING: EmbeddingChoice.ValueType  # 1
+"""The one that serves the tenant."""
+EMBEDDING_CHOICE_NEXT: EmbeddingChoice.ValueType  # 2
+"""The one that is to come after it, to fill its index."""
+Global___EmbeddingChoice: _TypeAlias = EmbeddingChoice  # noqa: Y015
 
 class _Priority:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -125,10 +148,13 @@ class EmbedRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose budget and cache; needed only by credentials that have several tenants."""
     priority: Global___Priority.ValueType
     """Default: PRIORITY_QUERY."""
+    choice: Global___EmbeddingChoice.ValueType
+    """Default: EMBEDDING_CHOICE_SERVING."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 2,048 texts."""
@@ -139,10 +165,11 @@ class EmbedRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         tenant: _builtins.str = ...,
         priority: Global___Priority.ValueType = ...,
+        choice: Global___EmbeddingChoice.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "tenant", b"tenant", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "priority", b"priority", "tenant", b"tenant", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,8 +182,11 @@ class StreamEmbedRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     priority: Global___Priority.ValueType
+    choice: Global___EmbeddingChoice.ValueType
+    """Default: EMBEDDING_CHOICE_SERVING."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 65,536 texts. Default: PRIORITY_EVENT."""
@@ -167,10 +197,11 @@ class StreamEmbedRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         tenant: _builtins.str = ...,
         priority: Global___Priority.ValueType = ...,
+        choice: Global___EmbeddingChoice.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "tenant", b"tenant", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "priority", b"priority", "tenant", b"tenant", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -472,10 +503,13 @@ class StreamAnalyzeRequest(_message.Message):
     SUBJECTS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     MAY_DEFER_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
     priority: Global___Priority.ValueType
     """Default: PRIORITY_EVENT."""
     may_defer: _builtins.bool
     """As of AnalyzeRequest."""
+    choice: Global___EmbeddingChoice.ValueType
+    """Default: EMBEDDING_CHOICE_SERVING. All subjects are then of one tenant."""
     @_builtins.property
     def subjects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subject]:
         """1 to 4,096 subjects."""
@@ -486,10 +520,11 @@ class StreamAnalyzeRequest(_message.Message):
         subjects: _abc.Iterable[Global___Subject] | None = ...,
         priority: Global___Priority.ValueType = ...,
         may_defer: _builtins.bool = ...,
+        choice: Global___EmbeddingChoice.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["may_defer", b"may_defer", "priority", b"priority", "subjects", b"subjects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "may_defer", b"may_defer", "priority", b"priority", "subjects", b"subjects"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -647,6 +682,7 @@ class Analysis(_message.Message):
     SUMMARY_SENTENCES_FIELD_NUMBER: _builtins.int
     SUMMARY_COVERAGE_FIELD_NUMBER: _builtins.int
     DEFERRED_COUNT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
     summary_model: _builtins.str
     """What made the summary."""
@@ -672,6 +708,10 @@ class Analysis(_message.Message):
 
     @_builtins.property
     def summary_coverage(self) -> Global___SummaryCoverage: ...
+    @_builtins.property
+    def model(self) -> Global___EmbeddingModel:
+        """That of the vector: tenants may be served by different ones."""
+
     def __init__(
         self,
         *,
@@ -685,10 +725,11 @@ class Analysis(_message.Message):
         summary_sentences: _abc.Iterable[Global___SummarySentence] | None = ...,
         summary_coverage: Global___SummaryCoverage | None = ...,
         deferred_count: _builtins.int = ...,
+        model: Global___EmbeddingModel | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "summary_coverage", b"summary_coverage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "status", b"status", "summary_coverage", b"summary_coverage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deferred_count", b"deferred_count", "entities", b"entities", "importance", b"importance", "importance_factors", b"importance_factors", "status", b"status", "summary", b"summary", "summary_coverage", b"summary_coverage", "summary_model", b"summary_model", "summary_sentences", b"summary_sentences", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deferred_count", b"deferred_count", "entities", b"entities", "importance", b"importance", "importance_factors", b"importance_factors", "model", b"model", "status", b"status", "summary", b"summary", "summary_coverage", b"summary_coverage", "summary_model", b"summary_model", "summary_sentences", b"summary_sentences", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1288,3 +1329,137 @@ class Budget(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class GetEmbeddingModelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEmbeddingModelsRequest: _TypeAlias = GetEmbeddingModelsRequest  # noqa: Y015
+
+@_typing.final
+class GetEmbeddingModelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVING_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def serving(self) -> Global___EmbeddingModel: ...
+    @_builtins.property
+    def next(self) -> Global___EmbeddingModel:
+        """Absent where none is set, or where it serves already."""
+
+    def __init__(
+        self,
+        *,
+        serving: Global___EmbeddingModel | None = ...,
+        next: Global___EmbeddingModel | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "serving", b"serving"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "serving", b"serving"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEmbeddingModelsResponse: _TypeAlias = GetEmbeddingModelsResponse  # noqa: Y015
+
+@_typing.final
+class SwitchEmbeddingModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    @_builtins.property
+    def model(self) -> Global___EmbeddingModel:
+        """Provider, name and dimension, as GetEmbeddingModels gives them."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        model: Global___EmbeddingModel | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchEmbeddingModelRequest: _TypeAlias = SwitchEmbeddingModelRequest  # noqa: Y015
+
+@_typing.final
+class SwitchEmbeddingModelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def serving(self) -> Global___EmbeddingModel: ...
+    def __init__(
+        self,
+        *,
+        serving: Global___EmbeddingModel | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["serving", b"serving"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["serving", b"serving"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchEmbeddingModelResponse: _TypeAlias = SwitchEmbeddingModelResponse  # noqa: Y015
+
+@_typing.final
+class ForgetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only count."""
+    @_builtins.property
+    def wanted(self) -> _erasure_pb2.Wanted: ...
+    def __init__(
+        self,
+        *,
+        wanted: _erasure_pb2.Wanted | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRequest: _TypeAlias = ForgetRequest  # noqa: Y015
+
+@_typing.final
+class ForgetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def places(self) -> _containers.RepeatedCompositeFieldContainer[_erasure_pb2.Place]: ...
+    def __init__(
+        self,
+        *,
+        places: _abc.Iterable[_erasure_pb2.Place] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["places", b"places"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015

@@ -85,6 +85,21 @@ class IntelligenceServiceStub:
                 request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingRequest.SerializeToString,
                 response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingResponse.FromString,
                 _registered_method=True)
+        self.GetEmbeddingModels = channel.unary_unary(
+                '/webhook.intelligence.v1.IntelligenceService/GetEmbeddingModels',
+                request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetEmbeddingModelsRequest.SerializeToString,
+                response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetEmbeddingModelsResponse.FromString,
+                _registered_method=True)
+        self.SwitchEmbeddingModel = channel.unary_unary(
+                '/webhook.intelligence.v1.IntelligenceService/SwitchEmbeddingModel',
+                request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.SwitchEmbeddingModelRequest.SerializeToString,
+                response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.SwitchEmbeddingModelResponse.FromString,
+                _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/webhook.intelligence.v1.IntelligenceService/Forget',
+                request_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ForgetResponse.FromString,
+                _registered_method=True)
 
 
 class IntelligenceServiceServicer:
@@ -171,6 +186,31 @@ class IntelligenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEmbeddingModels(self, request, context):
+        """The embedding model that serves a tenant, and the one that is to come after it
+        (`webhook.ai.embedding.next`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SwitchEmbeddingModel(self, request, context):
+        """Lets the next model serve a tenant, in all replicas within a second, or the former one again. Role:
+        operator. Errors: FAILED_PRECONDITION/NO_SUCH_MODEL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forget(self, request, context):
+        """Drops what was kept of a tenant's texts: vectors, summaries, what prediction has learned. Caches do not know
+        whom a text is about, so those of the whole tenant go; what is needed is made anew. Role: internal. Errors:
+        INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/STORE_UNREACHABLE; may be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IntelligenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -223,6 +263,21 @@ def add_IntelligenceServiceServicer_to_server(servicer, server):
                     servicer.GetSpending,
                     request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingRequest.FromString,
                     response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingResponse.SerializeToString,
+            ),
+            'GetEmbeddingModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEmbeddingModels,
+                    request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetEmbeddingModelsRequest.FromString,
+                    response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetEmbeddingModelsResponse.SerializeToString,
+            ),
+            'SwitchEmbeddingModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SwitchEmbeddingModel,
+                    request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.SwitchEmbeddingModelRequest.FromString,
+                    response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.SwitchEmbeddingModelResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ForgetRequest.FromString,
+                    response_serializer=webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ForgetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -496,6 +551,87 @@ class IntelligenceService:
             '/webhook.intelligence.v1.IntelligenceService/GetSpending',
             webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingRequest.SerializeToString,
             webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetSpendingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEmbeddingModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.intelligence.v1.IntelligenceService/GetEmbeddingModels',
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetEmbeddingModelsRequest.SerializeToString,
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.GetEmbeddingModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SwitchEmbeddingModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.intelligence.v1.IntelligenceService/SwitchEmbeddingModel',
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.SwitchEmbeddingModelRequest.SerializeToString,
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.SwitchEmbeddingModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.intelligence.v1.IntelligenceService/Forget',
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ForgetRequest.SerializeToString,
+            webhook_dot_intelligence_dot_v1_dot_intelligence__service__pb2.ForgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

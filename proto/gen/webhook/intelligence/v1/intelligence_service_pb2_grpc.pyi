@@ -71,6 +71,19 @@ class IntelligenceServiceStub:
     """What a tenant has spent: tokens and money by day, model and purpose, and its budget. Errors:
     INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/LEDGER_UNREACHABLE.
     """
+    GetEmbeddingModels: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.GetEmbeddingModelsRequest, _intelligence_service_pb2.GetEmbeddingModelsResponse]
+    """The embedding model that serves a tenant, and the one that is to come after it
+    (`webhook.ai.embedding.next`).
+    """
+    SwitchEmbeddingModel: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.SwitchEmbeddingModelRequest, _intelligence_service_pb2.SwitchEmbeddingModelResponse]
+    """Lets the next model serve a tenant, in all replicas within a second, or the former one again. Role:
+    operator. Errors: FAILED_PRECONDITION/NO_SUCH_MODEL.
+    """
+    Forget: _grpc.UnaryUnaryMultiCallable[_intelligence_service_pb2.ForgetRequest, _intelligence_service_pb2.ForgetResponse]
+    """Drops what was kept of a tenant's texts: vectors, summaries, what prediction has learned. Caches do not know
+    whom a text is about, so those of the whole tenant go; what is needed is made anew. Role: internal. Errors:
+    INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/STORE_UNREACHABLE; may be repeated.
+    """
 
 @_typing.type_check_only
 class IntelligenceServiceAsyncStub(IntelligenceServiceStub):
@@ -114,6 +127,19 @@ class IntelligenceServiceAsyncStub(IntelligenceServiceStub):
     GetSpending: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.GetSpendingRequest, _intelligence_service_pb2.GetSpendingResponse]  # type: ignore[assignment]
     """What a tenant has spent: tokens and money by day, model and purpose, and its budget. Errors:
     INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/LEDGER_UNREACHABLE.
+    """
+    GetEmbeddingModels: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.GetEmbeddingModelsRequest, _intelligence_service_pb2.GetEmbeddingModelsResponse]  # type: ignore[assignment]
+    """The embedding model that serves a tenant, and the one that is to come after it
+    (`webhook.ai.embedding.next`).
+    """
+    SwitchEmbeddingModel: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.SwitchEmbeddingModelRequest, _intelligence_service_pb2.SwitchEmbeddingModelResponse]  # type: ignore[assignment]
+    """Lets the next model serve a tenant, in all replicas within a second, or the former one again. Role:
+    operator. Errors: FAILED_PRECONDITION/NO_SUCH_MODEL.
+    """
+    Forget: _aio.UnaryUnaryMultiCallable[_intelligence_service_pb2.ForgetRequest, _intelligence_service_pb2.ForgetResponse]  # type: ignore[assignment]
+    """Drops what was kept of a tenant's texts: vectors, summaries, what prediction has learned. Caches do not know
+    whom a text is about, so those of the whole tenant go; what is needed is made anew. Role: internal. Errors:
+    INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/STORE_UNREACHABLE; may be repeated.
     """
 
 class IntelligenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -215,6 +241,37 @@ class IntelligenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_intelligence_service_pb2.GetSpendingResponse, _abc.Awaitable[_intelligence_service_pb2.GetSpendingResponse]]:
         """What a tenant has spent: tokens and money by day, model and purpose, and its budget. Errors:
         INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/LEDGER_UNREACHABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetEmbeddingModels(
+        self,
+        request: _intelligence_service_pb2.GetEmbeddingModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_intelligence_service_pb2.GetEmbeddingModelsResponse, _abc.Awaitable[_intelligence_service_pb2.GetEmbeddingModelsResponse]]:
+        """The embedding model that serves a tenant, and the one that is to come after it
+        (`webhook.ai.embedding.next`).
+        """
+
+    @_abc_1.abstractmethod
+    def SwitchEmbeddingModel(
+        self,
+        request: _intelligence_service_pb2.SwitchEmbeddingModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_intelligence_service_pb2.SwitchEmbeddingModelResponse, _abc.Awaitable[_intelligence_service_pb2.SwitchEmbeddingModelResponse]]:
+        """Lets the next model serve a tenant, in all replicas within a second, or the former one again. Role:
+        operator. Errors: FAILED_PRECONDITION/NO_SUCH_MODEL.
+        """
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _intelligence_service_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_intelligence_service_pb2.ForgetResponse, _abc.Awaitable[_intelligence_service_pb2.ForgetResponse]]:
+        """Drops what was kept of a tenant's texts: vectors, summaries, what prediction has learned. Caches do not know
+        whom a text is about, so those of the whole tenant go; what is needed is made anew. Role: internal. Errors:
+        INVALID_ARGUMENT/FIELD_INVALID, UNAVAILABLE/STORE_UNREACHABLE; may be repeated.
         """
 
 def add_IntelligenceServiceServicer_to_server(servicer: IntelligenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from webhook.dictionary.v1 import dictionary_pb2 as webhook_dot_dictionary_dot_v1_dot_dictionary__pb2
+from webhook.erasure.v1 import erasure_pb2 as webhook_dot_erasure_dot_v1_dot_erasure__pb2
 from webhook.event.v1 import event_pb2 as webhook_dot_event_dot_v1_dot_event__pb2
 from webhook.security.v1 import admission_pb2 as webhook_dot_security_dot_v1_dot_admission__pb2
 from webhook.security.v1 import audit_pb2 as webhook_dot_security_dot_v1_dot_audit__pb2
@@ -32,79 +33,83 @@ from webhook.security.v1 import rejection_pb2 as webhook_dot_security_dot_v1_dot
 from webhook.security.v1 import source_pb2 as webhook_dot_security_dot_v1_dot_source__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0webhook/security/v1/security_admin_service.proto\x12\x13webhook.security.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&webhook/dictionary/v1/dictionary.proto\x1a\x1cwebhook/event/v1/event.proto\x1a#webhook/security/v1/admission.proto\x1a\x1fwebhook/security/v1/audit.proto\x1a#webhook/security/v1/rejection.proto\x1a webhook/security/v1/source.proto\";\n\x12ListSourcesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListSourcesResponse\x12,\n\x07sources\x18\x01 \x03(\x0b\x32\x1b.webhook.security.v1.Source\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x10GetSourceRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\"@\n\x11GetSourceResponse\x12+\n\x06source\x18\x01 \x01(\x0b\x32\x1b.webhook.security.v1.Source\"\x83\x01\n\x13RotateSecretRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x0e\n\x06secret\x18\x03 \x01(\t\x12*\n\x07overlap\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\xa4\x01\n\x14RotateSecretResponse\x12\x30\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x0b\x32!.webhook.security.v1.SecretStatus\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x31\n\x06\x65nding\x18\x03 \x03(\x0b\x32!.webhook.security.v1.SecretStatus\x12\x17\n\x0freplicas_behind\x18\x04 \x01(\x05\"C\n\x13RetireSecretRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"c\n\x14RetireSecretResponse\x12\x32\n\x07retired\x18\x01 \x01(\x0b\x32!.webhook.security.v1.SecretStatus\x12\x17\n\x0freplicas_behind\x18\x02 \x01(\x05\"Y\n\x12ListSecretsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"b\n\x13ListSecretsResponse\x12\x32\n\x07secrets\x18\x01 \x03(\x0b\x32!.webhook.security.v1.SecretStatus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb1\x01\n\x0cSecretStatus\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12/\n\x06secret\x18\x03 \x01(\x0b\x32\x1f.webhook.security.v1.SecretInfo\x12\x0c\n\x04live\x18\x04 \x01(\x08\x12\x31\n\rlast_use_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tuse_count\x18\x06 \x01(\x03\"\xab\x01\n\x13\x43reateApiKeyRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x0f\n\x07tenants\x18\x02 \x03(\t\x12(\n\x05roles\x18\x03 \x03(\x0e\x32\x19.webhook.security.v1.Role\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"T\n\x14\x43reateApiKeyResponse\x12,\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1b.webhook.security.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"\xcb\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07tenants\x18\x03 \x03(\t\x12(\n\x05roles\x18\x04 \x03(\x0e\x32\x19.webhook.security.v1.Role\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd1\x01\n\x15ListRejectionsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12+\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1c.webhook.security.v1.Refusal\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eretryable_only\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"e\n\x16ListRejectionsResponse\x12\x32\n\nrejections\x18\x01 \x03(\x0b\x32\x1e.webhook.security.v1.Rejection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x13GetRejectionRequest\x12\x14\n\x0crejection_id\x18\x01 \x01(\t\x12\x17\n\x0finclude_payload\x18\x02 \x01(\x08\"Z\n\x14GetRejectionResponse\x12\x31\n\trejection\x18\x01 \x01(\x0b\x32\x1e.webhook.security.v1.Rejection\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"@\n\x10OpenEventRequest\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.webhook.event.v1.SealedEvent\"B\n\x11OpenEventResponse\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.webhook.event.v1.WebhookEvent\"F\n\x10TailAuditRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x0c\n\x04last\x18\x03 \x01(\x05\"Y\n\x11TailAuditResponse\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.webhook.security.v1.AuditEntry\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\x14\n\x12VerifyAuditRequest\"\xc3\x01\n\x13VerifyAuditResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x03\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x11\n\thead_hash\x18\x04 \x01(\x0c\x12\x33\n\x08\x66indings\x18\x05 \x03(\x0b\x32!.webhook.security.v1.AuditFinding\x12\x14\n\x0clost_records\x18\x06 \x01(\x03\x12\x0f\n\x07\x65ntries\x18\x07 \x01(\x03\":\n\x10TrimAuditRequest\x12\x18\n\x10through_sequence\x18\x01 \x01(\x03\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\"$\n\x11TrimAuditResponse\x12\x0f\n\x07trimmed\x18\x01 \x01(\x03\")\n\x17ListDictionariesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"S\n\x18ListDictionariesResponse\x12\x37\n\x0c\x64ictionaries\x18\x01 \x03(\x0b\x32!.webhook.dictionary.v1.Dictionary\"6\n\x16TrainDictionaryRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"L\n\x17TrainDictionaryResponse\x12\x31\n\x08training\x18\x01 \x01(\x0b\x32\x1f.webhook.dictionary.v1.Training*Q\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_READER\x10\x01\x12\x0f\n\x0bROLE_WRITER\x10\x02\x12\x11\n\rROLE_OPERATOR\x10\x03\x32\xf1\x0b\n\x14SecurityAdminService\x12`\n\x0bListSources\x12\'.webhook.security.v1.ListSourcesRequest\x1a(.webhook.security.v1.ListSourcesResponse\x12Z\n\tGetSource\x12%.webhook.security.v1.GetSourceRequest\x1a&.webhook.security.v1.GetSourceResponse\x12\x63\n\x0cRotateSecret\x12(.webhook.security.v1.RotateSecretRequest\x1a).webhook.security.v1.RotateSecretResponse\x12\x63\n\x0cRetireSecret\x12(.webhook.security.v1.RetireSecretRequest\x1a).webhook.security.v1.RetireSecretResponse\x12`\n\x0bListSecrets\x12\'.webhook.security.v1.ListSecretsRequest\x1a(.webhook.security.v1.ListSecretsResponse\x12\x63\n\x0c\x43reateApiKey\x12(.webhook.security.v1.CreateApiKeyRequest\x1a).webhook.security.v1.CreateApiKeyResponse\x12\x63\n\x0cRevokeApiKey\x12(.webhook.security.v1.RevokeApiKeyRequest\x1a).webhook.security.v1.RevokeApiKeyResponse\x12i\n\x0eListRejections\x12*.webhook.security.v1.ListRejectionsRequest\x1a+.webhook.security.v1.ListRejectionsResponse\x12\x63\n\x0cGetRejection\x12(.webhook.security.v1.GetRejectionRequest\x1a).webhook.security.v1.GetRejectionResponse\x12Z\n\tOpenEvent\x12%.webhook.security.v1.OpenEventRequest\x1a&.webhook.security.v1.OpenEventResponse\x12\\\n\tTailAudit\x12%.webhook.security.v1.TailAuditRequest\x1a&.webhook.security.v1.TailAuditResponse0\x01\x12`\n\x0bVerifyAudit\x12\'.webhook.security.v1.VerifyAuditRequest\x1a(.webhook.security.v1.VerifyAuditResponse\x12Z\n\tTrimAudit\x12%.webhook.security.v1.TrimAuditRequest\x1a&.webhook.security.v1.TrimAuditResponse\x12o\n\x10ListDictionaries\x12,.webhook.security.v1.ListDictionariesRequest\x1a-.webhook.security.v1.ListDictionariesResponse\x12l\n\x0fTrainDictionary\x12+.webhook.security.v1.TrainDictionaryRequest\x1a,.webhook.security.v1.TrainDictionaryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0webhook/security/v1/security_admin_service.proto\x12\x13webhook.security.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&webhook/dictionary/v1/dictionary.proto\x1a webhook/erasure/v1/erasure.proto\x1a\x1cwebhook/event/v1/event.proto\x1a#webhook/security/v1/admission.proto\x1a\x1fwebhook/security/v1/audit.proto\x1a#webhook/security/v1/rejection.proto\x1a webhook/security/v1/source.proto\";\n\x12ListSourcesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListSourcesResponse\x12,\n\x07sources\x18\x01 \x03(\x0b\x32\x1b.webhook.security.v1.Source\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x10GetSourceRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\"@\n\x11GetSourceResponse\x12+\n\x06source\x18\x01 \x01(\x0b\x32\x1b.webhook.security.v1.Source\"\x83\x01\n\x13RotateSecretRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x0e\n\x06secret\x18\x03 \x01(\t\x12*\n\x07overlap\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\xa4\x01\n\x14RotateSecretResponse\x12\x30\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x0b\x32!.webhook.security.v1.SecretStatus\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x31\n\x06\x65nding\x18\x03 \x03(\x0b\x32!.webhook.security.v1.SecretStatus\x12\x17\n\x0freplicas_behind\x18\x04 \x01(\x05\"C\n\x13RetireSecretRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"c\n\x14RetireSecretResponse\x12\x32\n\x07retired\x18\x01 \x01(\x0b\x32!.webhook.security.v1.SecretStatus\x12\x17\n\x0freplicas_behind\x18\x02 \x01(\x05\"Y\n\x12ListSecretsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"b\n\x13ListSecretsResponse\x12\x32\n\x07secrets\x18\x01 \x03(\x0b\x32!.webhook.security.v1.SecretStatus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb1\x01\n\x0cSecretStatus\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12/\n\x06secret\x18\x03 \x01(\x0b\x32\x1f.webhook.security.v1.SecretInfo\x12\x0c\n\x04live\x18\x04 \x01(\x08\x12\x31\n\rlast_use_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tuse_count\x18\x06 \x01(\x03\"\xab\x01\n\x13\x43reateApiKeyRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x0f\n\x07tenants\x18\x02 \x03(\t\x12(\n\x05roles\x18\x03 \x03(\x0e\x32\x19.webhook.security.v1.Role\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"T\n\x14\x43reateApiKeyResponse\x12,\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1b.webhook.security.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"\xcb\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0f\n\x07tenants\x18\x03 \x03(\t\x12(\n\x05roles\x18\x04 \x03(\x0e\x32\x19.webhook.security.v1.Role\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd1\x01\n\x15ListRejectionsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12+\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1c.webhook.security.v1.Refusal\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eretryable_only\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"e\n\x16ListRejectionsResponse\x12\x32\n\nrejections\x18\x01 \x03(\x0b\x32\x1e.webhook.security.v1.Rejection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x13GetRejectionRequest\x12\x14\n\x0crejection_id\x18\x01 \x01(\t\x12\x17\n\x0finclude_payload\x18\x02 \x01(\x08\"Z\n\x14GetRejectionResponse\x12\x31\n\trejection\x18\x01 \x01(\x0b\x32\x1e.webhook.security.v1.Rejection\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"@\n\x10OpenEventRequest\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.webhook.event.v1.SealedEvent\"B\n\x11OpenEventResponse\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.webhook.event.v1.WebhookEvent\"F\n\x10TailAuditRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x0c\n\x04last\x18\x03 \x01(\x05\"Y\n\x11TailAuditResponse\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.webhook.security.v1.AuditEntry\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\x14\n\x12VerifyAuditRequest\"\xc3\x01\n\x13VerifyAuditResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x03\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x11\n\thead_hash\x18\x04 \x01(\x0c\x12\x33\n\x08\x66indings\x18\x05 \x03(\x0b\x32!.webhook.security.v1.AuditFinding\x12\x14\n\x0clost_records\x18\x06 \x01(\x03\x12\x0f\n\x07\x65ntries\x18\x07 \x01(\x03\":\n\x10TrimAuditRequest\x12\x18\n\x10through_sequence\x18\x01 \x01(\x03\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\"$\n\x11TrimAuditResponse\x12\x0f\n\x07trimmed\x18\x01 \x01(\x03\")\n\x17ListDictionariesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"S\n\x18ListDictionariesResponse\x12\x37\n\x0c\x64ictionaries\x18\x01 \x03(\x0b\x32!.webhook.dictionary.v1.Dictionary\"6\n\x16TrainDictionaryRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"L\n\x17TrainDictionaryResponse\x12\x31\n\x08training\x18\x01 \x01(\x0b\x32\x1f.webhook.dictionary.v1.Training\"\x80\x01\n\rForgetRequest\x12*\n\x06wanted\x18\x01 \x01(\x0b\x32\x1a.webhook.erasure.v1.Wanted\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x12\n\nerasure_id\x18\x05 \x01(\t\";\n\x0e\x46orgetResponse\x12)\n\x06places\x18\x01 \x03(\x0b\x32\x19.webhook.erasure.v1.Place*Q\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_READER\x10\x01\x12\x0f\n\x0bROLE_WRITER\x10\x02\x12\x11\n\rROLE_OPERATOR\x10\x03\x32\xc4\x0c\n\x14SecurityAdminService\x12`\n\x0bListSources\x12\'.webhook.security.v1.ListSourcesRequest\x1a(.webhook.security.v1.ListSourcesResponse\x12Z\n\tGetSource\x12%.webhook.security.v1.GetSourceRequest\x1a&.webhook.security.v1.GetSourceResponse\x12\x63\n\x0cRotateSecret\x12(.webhook.security.v1.RotateSecretRequest\x1a).webhook.security.v1.RotateSecretResponse\x12\x63\n\x0cRetireSecret\x12(.webhook.security.v1.RetireSecretRequest\x1a).webhook.security.v1.RetireSecretResponse\x12`\n\x0bListSecrets\x12\'.webhook.security.v1.ListSecretsRequest\x1a(.webhook.security.v1.ListSecretsResponse\x12\x63\n\x0c\x43reateApiKey\x12(.webhook.security.v1.CreateApiKeyRequest\x1a).webhook.security.v1.CreateApiKeyResponse\x12\x63\n\x0cRevokeApiKey\x12(.webhook.security.v1.RevokeApiKeyRequest\x1a).webhook.security.v1.RevokeApiKeyResponse\x12i\n\x0eListRejections\x12*.webhook.security.v1.ListRejectionsRequest\x1a+.webhook.security.v1.ListRejectionsResponse\x12\x63\n\x0cGetRejection\x12(.webhook.security.v1.GetRejectionRequest\x1a).webhook.security.v1.GetRejectionResponse\x12Z\n\tOpenEvent\x12%.webhook.security.v1.OpenEventRequest\x1a&.webhook.security.v1.OpenEventResponse\x12\\\n\tTailAudit\x12%.webhook.security.v1.TailAuditRequest\x1a&.webhook.security.v1.TailAuditResponse0\x01\x12`\n\x0bVerifyAudit\x12\'.webhook.security.v1.VerifyAuditRequest\x1a(.webhook.security.v1.VerifyAuditResponse\x12Z\n\tTrimAudit\x12%.webhook.security.v1.TrimAuditRequest\x1a&.webhook.security.v1.TrimAuditResponse\x12o\n\x10ListDictionaries\x12,.webhook.security.v1.ListDictionariesRequest\x1a-.webhook.security.v1.ListDictionariesResponse\x12l\n\x0fTrainDictionary\x12+.webhook.security.v1.TrainDictionaryRequest\x1a,.webhook.security.v1.TrainDictionaryResponse\x12Q\n\x06\x46orget\x12\".webhook.security.v1.ForgetRequest\x1a#.webhook.security.v1.ForgetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'webhook.security.v1.security_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=3345
-  _globals['_ROLE']._serialized_end=3426
-  _globals['_LISTSOURCESREQUEST']._serialized_start=349
-  _globals['_LISTSOURCESREQUEST']._serialized_end=408
-  _globals['_LISTSOURCESRESPONSE']._serialized_start=410
-  _globals['_LISTSOURCESRESPONSE']._serialized_end=502
-  _globals['_GETSOURCEREQUEST']._serialized_start=504
-  _globals['_GETSOURCEREQUEST']._serialized_end=552
-  _globals['_GETSOURCERESPONSE']._serialized_start=554
-  _globals['_GETSOURCERESPONSE']._serialized_end=618
-  _globals['_ROTATESECRETREQUEST']._serialized_start=621
-  _globals['_ROTATESECRETREQUEST']._serialized_end=752
-  _globals['_ROTATESECRETRESPONSE']._serialized_start=755
-  _globals['_ROTATESECRETRESPONSE']._serialized_end=919
-  _globals['_RETIRESECRETREQUEST']._serialized_start=921
-  _globals['_RETIRESECRETREQUEST']._serialized_end=988
-  _globals['_RETIRESECRETRESPONSE']._serialized_start=990
-  _globals['_RETIRESECRETRESPONSE']._serialized_end=1089
-  _globals['_LISTSECRETSREQUEST']._serialized_start=1091
-  _globals['_LISTSECRETSREQUEST']._serialized_end=1180
-  _globals['_LISTSECRETSRESPONSE']._serialized_start=1182
-  _globals['_LISTSECRETSRESPONSE']._serialized_end=1280
-  _globals['_SECRETSTATUS']._serialized_start=1283
-  _globals['_SECRETSTATUS']._serialized_end=1460
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1463
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1634
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1636
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1720
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1722
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1759
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1761
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1783
-  _globals['_APIKEY']._serialized_start=1786
-  _globals['_APIKEY']._serialized_end=1989
-  _globals['_LISTREJECTIONSREQUEST']._serialized_start=1992
-  _globals['_LISTREJECTIONSREQUEST']._serialized_end=2201
-  _globals['_LISTREJECTIONSRESPONSE']._serialized_start=2203
-  _globals['_LISTREJECTIONSRESPONSE']._serialized_end=2304
-  _globals['_GETREJECTIONREQUEST']._serialized_start=2306
-  _globals['_GETREJECTIONREQUEST']._serialized_end=2374
-  _globals['_GETREJECTIONRESPONSE']._serialized_start=2376
-  _globals['_GETREJECTIONRESPONSE']._serialized_end=2466
-  _globals['_OPENEVENTREQUEST']._serialized_start=2468
-  _globals['_OPENEVENTREQUEST']._serialized_end=2532
-  _globals['_OPENEVENTRESPONSE']._serialized_start=2534
-  _globals['_OPENEVENTRESPONSE']._serialized_end=2600
-  _globals['_TAILAUDITREQUEST']._serialized_start=2602
-  _globals['_TAILAUDITREQUEST']._serialized_end=2672
-  _globals['_TAILAUDITRESPONSE']._serialized_start=2674
-  _globals['_TAILAUDITRESPONSE']._serialized_end=2763
-  _globals['_VERIFYAUDITREQUEST']._serialized_start=2765
-  _globals['_VERIFYAUDITREQUEST']._serialized_end=2785
-  _globals['_VERIFYAUDITRESPONSE']._serialized_start=2788
-  _globals['_VERIFYAUDITRESPONSE']._serialized_end=2983
-  _globals['_TRIMAUDITREQUEST']._serialized_start=2985
-  _globals['_TRIMAUDITREQUEST']._serialized_end=3043
-  _globals['_TRIMAUDITRESPONSE']._serialized_start=3045
-  _globals['_TRIMAUDITRESPONSE']._serialized_end=3081
-  _globals['_LISTDICTIONARIESREQUEST']._serialized_start=3083
-  _globals['_LISTDICTIONARIESREQUEST']._serialized_end=3124
-  _globals['_LISTDICTIONARIESRESPONSE']._serialized_start=3126
-  _globals['_LISTDICTIONARIESRESPONSE']._serialized_end=3209
-  _globals['_TRAINDICTIONARYREQUEST']._serialized_start=3211
-  _globals['_TRAINDICTIONARYREQUEST']._serialized_end=3265
-  _globals['_TRAINDICTIONARYRESPONSE']._serialized_start=3267
-  _globals['_TRAINDICTIONARYRESPONSE']._serialized_end=3343
-  _globals['_SECURITYADMINSERVICE']._serialized_start=3429
-  _globals['_SECURITYADMINSERVICE']._serialized_end=4950
+  _globals['_ROLE']._serialized_start=3571
+  _globals['_ROLE']._serialized_end=3652
+  _globals['_LISTSOURCESREQUEST']._serialized_start=383
+  _globals['_LISTSOURCESREQUEST']._serialized_end=442
+  _globals['_LISTSOURCESRESPONSE']._serialized_start=444
+  _globals['_LISTSOURCESRESPONSE']._serialized_end=536
+  _globals['_GETSOURCEREQUEST']._serialized_start=538
+  _globals['_GETSOURCEREQUEST']._serialized_end=586
+  _globals['_GETSOURCERESPONSE']._serialized_start=588
+  _globals['_GETSOURCERESPONSE']._serialized_end=652
+  _globals['_ROTATESECRETREQUEST']._serialized_start=655
+  _globals['_ROTATESECRETREQUEST']._serialized_end=786
+  _globals['_ROTATESECRETRESPONSE']._serialized_start=789
+  _globals['_ROTATESECRETRESPONSE']._serialized_end=953
+  _globals['_RETIRESECRETREQUEST']._serialized_start=955
+  _globals['_RETIRESECRETREQUEST']._serialized_end=1022
+  _globals['_RETIRESECRETRESPONSE']._serialized_start=1024
+  _globals['_RETIRESECRETRESPONSE']._serialized_end=1123
+  _globals['_LISTSECRETSREQUEST']._serialized_start=1125
+  _globals['_LISTSECRETSREQUEST']._serialized_end=1214
+  _globals['_LISTSECRETSRESPONSE']._serialized_start=1216
+  _globals['_LISTSECRETSRESPONSE']._serialized_end=1314
+  _globals['_SECRETSTATUS']._serialized_start=1317
+  _globals['_SECRETSTATUS']._serialized_end=1494
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1497
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1668
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1670
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1754
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1756
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1793
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1795
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1817
+  _globals['_APIKEY']._serialized_start=1820
+  _globals['_APIKEY']._serialized_end=2023
+  _globals['_LISTREJECTIONSREQUEST']._serialized_start=2026
+  _globals['_LISTREJECTIONSREQUEST']._serialized_end=2235
+  _globals['_LISTREJECTIONSRESPONSE']._serialized_start=2237
+  _globals['_LISTREJECTIONSRESPONSE']._serialized_end=2338
+  _globals['_GETREJECTIONREQUEST']._serialized_start=2340
+  _globals['_GETREJECTIONREQUEST']._serialized_end=2408
+  _globals['_GETREJECTIONRESPONSE']._serialized_start=2410
+  _globals['_GETREJECTIONRESPONSE']._serialized_end=2500
+  _globals['_OPENEVENTREQUEST']._serialized_start=2502
+  _globals['_OPENEVENTREQUEST']._serialized_end=2566
+  _globals['_OPENEVENTRESPONSE']._serialized_start=2568
+  _globals['_OPENEVENTRESPONSE']._serialized_end=2634
+  _globals['_TAILAUDITREQUEST']._serialized_start=2636
+  _globals['_TAILAUDITREQUEST']._serialized_end=2706
+  _globals['_TAILAUDITRESPONSE']._serialized_start=2708
+  _globals['_TAILAUDITRESPONSE']._serialized_end=2797
+  _globals['_VERIFYAUDITREQUEST']._serialized_start=2799
+  _globals['_VERIFYAUDITREQUEST']._serialized_end=2819
+  _globals['_VERIFYAUDITRESPONSE']._serialized_start=2822
+  _globals['_VERIFYAUDITRESPONSE']._serialized_end=3017
+  _globals['_TRIMAUDITREQUEST']._serialized_start=3019
+  _globals['_TRIMAUDITREQUEST']._serialized_end=3077
+  _globals['_TRIMAUDITRESPONSE']._serialized_start=3079
+  _globals['_TRIMAUDITRESPONSE']._serialized_end=3115
+  _globals['_LISTDICTIONARIESREQUEST']._serialized_start=3117
+  _globals['_LISTDICTIONARIESREQUEST']._serialized_end=3158
+  _globals['_LISTDICTIONARIESRESPONSE']._serialized_start=3160
+  _globals['_LISTDICTIONARIESRESPONSE']._serialized_end=3243
+  _globals['_TRAINDICTIONARYREQUEST']._serialized_start=3245
+  _globals['_TRAINDICTIONARYREQUEST']._serialized_end=3299
+  _globals['_TRAINDICTIONARYRESPONSE']._serialized_start=3301
+  _globals['_TRAINDICTIONARYRESPONSE']._serialized_end=3377
+  _globals['_FORGETREQUEST']._serialized_start=3380
+  _globals['_FORGETREQUEST']._serialized_end=3508
+  _globals['_FORGETRESPONSE']._serialized_start=3510
+  _globals['_FORGETRESPONSE']._serialized_end=3569
+  _globals['_SECURITYADMINSERVICE']._serialized_start=3655
+  _globals['_SECURITYADMINSERVICE']._serialized_end=5259
 # @@protoc_insertion_point(module_scope)

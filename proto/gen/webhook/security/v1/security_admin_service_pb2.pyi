@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from webhook.dictionary.v1 import dictionary_pb2 as _dictionary_pb2
+from webhook.erasure.v1 import erasure_pb2 as _erasure_pb2
 from webhook.event.v1 import event_pb2 as _event_pb2
 from webhook.security.v1 import admission_pb2 as _admission_pb2
 from webhook.security.v1 import audit_pb2 as _audit_pb2
@@ -873,3 +874,57 @@ class TrainDictionaryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainDictionaryResponse: _TypeAlias = TrainDictionaryResponse  # noqa: Y015
+
+@_typing.final
+class ForgetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ERASURE_ID_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only count."""
+    tenant: _builtins.str
+    """For the record: whose, by which credential, and the name of the erasure, which tells nobody what it is about."""
+    key_id: _builtins.str
+    erasure_id: _builtins.str
+    @_builtins.property
+    def wanted(self) -> _erasure_pb2.Wanted: ...
+    def __init__(
+        self,
+        *,
+        wanted: _erasure_pb2.Wanted | None = ...,
+        dry_run: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        erasure_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "erasure_id", b"erasure_id", "key_id", b"key_id", "tenant", b"tenant", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRequest: _TypeAlias = ForgetRequest  # noqa: Y015
+
+@_typing.final
+class ForgetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def places(self) -> _containers.RepeatedCompositeFieldContainer[_erasure_pb2.Place]: ...
+    def __init__(
+        self,
+        *,
+        places: _abc.Iterable[_erasure_pb2.Place] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["places", b"places"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015

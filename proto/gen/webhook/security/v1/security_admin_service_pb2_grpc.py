@@ -110,6 +110,11 @@ class SecurityAdminServiceStub:
                 request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryRequest.SerializeToString,
                 response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryResponse.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/webhook.security.v1.SecurityAdminService/Forget',
+                request_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ForgetResponse.FromString,
+                _registered_method=True)
 
 
 class SecurityAdminServiceServicer:
@@ -231,6 +236,14 @@ class SecurityAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Drops refused deliveries that are to be forgotten, and puts the erasure on record. Role: internal. Errors:
+        INVALID_ARGUMENT/FIELD_INVALID; may be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SecurityAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -308,6 +321,11 @@ def add_SecurityAdminServiceServicer_to_server(servicer, server):
                     servicer.TrainDictionary,
                     request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryRequest.FromString,
                     response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ForgetRequest.FromString,
+                    response_serializer=webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ForgetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -716,6 +734,33 @@ class SecurityAdminService:
             '/webhook.security.v1.SecurityAdminService/TrainDictionary',
             webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryRequest.SerializeToString,
             webhook_dot_security_dot_v1_dot_security__admin__service__pb2.TrainDictionaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/webhook.security.v1.SecurityAdminService/Forget',
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ForgetRequest.SerializeToString,
+            webhook_dot_security_dot_v1_dot_security__admin__service__pb2.ForgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -78,6 +78,10 @@ class SecurityAdminServiceStub:
     Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
     ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
     """
+    Forget: _grpc.UnaryUnaryMultiCallable[_security_admin_service_pb2.ForgetRequest, _security_admin_service_pb2.ForgetResponse]
+    """Drops refused deliveries that are to be forgotten, and puts the erasure on record. Role: internal. Errors:
+    INVALID_ARGUMENT/FIELD_INVALID; may be repeated.
+    """
 
 @_typing.type_check_only
 class SecurityAdminServiceAsyncStub(SecurityAdminServiceStub):
@@ -128,6 +132,10 @@ class SecurityAdminServiceAsyncStub(SecurityAdminServiceStub):
     """Trains a dictionary of a source now, on what this replica has seen of it, and lets the better one win.
     Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
     ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
+    """
+    Forget: _aio.UnaryUnaryMultiCallable[_security_admin_service_pb2.ForgetRequest, _security_admin_service_pb2.ForgetResponse]  # type: ignore[assignment]
+    """Drops refused deliveries that are to be forgotten, and puts the erasure on record. Role: internal. Errors:
+    INVALID_ARGUMENT/FIELD_INVALID; may be repeated.
     """
 
 class SecurityAdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -266,6 +274,16 @@ class SecurityAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Trains a dictionary of a source now, on what this replica has seen of it, and lets the better one win.
         Takes seconds. Errors: FAILED_PRECONDITION/SAMPLES_TOO_FEW, FAILED_PRECONDITION/TRAINING_DISABLED,
         ABORTED/TRAINING_UNDER_WAY, FAILED_PRECONDITION/TENANT_KEYS_DESTROYED.
+        """
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _security_admin_service_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_admin_service_pb2.ForgetResponse, _abc.Awaitable[_security_admin_service_pb2.ForgetResponse]]:
+        """Drops refused deliveries that are to be forgotten, and puts the erasure on record. Role: internal. Errors:
+        INVALID_ARGUMENT/FIELD_INVALID; may be repeated.
         """
 
 def add_SecurityAdminServiceServicer_to_server(servicer: SecurityAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
