@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 
 import aioboto3
 import aiohttp
+import orjson
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from webhook_shared.migration import MigrationSection
+from webhook_shared.telemetry import log
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 # Queues of today take up to 1 MiB where somebody says so; older ones, and other servers, what stands here.
@@ -151,6 +153,22 @@ class Sqs:
         found = await self._call(self._client.get_queue_attributes, AttributeNames=list(names))
         waiting, handed_out, delayed = (int(found.get("Attributes", {}).get(name, 0)) for name in names)
         return waiting, handed_out, delayed
+
+    async def given_up(self) -> int:
+        """About how many messages lie in the queue that its redrive policy names; 0 without one."""
+        found = await self._call(self._client.get_queue_attributes, AttributeNames=["RedrivePolicy"])
+        policy = found.get("Attributes", {}).get("RedrivePolicy")
+        if not policy:
+            return 0
+        # It is in the same account and region, so that its URL differs in the name alone.
+        name = str(orjson.loads(policy)["deadLetterTargetArn"]).rpartition(":")[2]
+        try:
+            return sum(await Sqs(self._client, f"{self.url.rpartition('/')[0]}/{name}").counts())
+        except SqsTrouble as error:
+            if error.code not in _DENIED:
+                raise
+            log.info("sqs.dead_letters_unreadable", queue=name, error=error.code)
+            return 0
 
     async def check(self) -> None:
         """See that the queue is there and ours.

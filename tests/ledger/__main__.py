@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tests.ledger import report, trials
+from tests.ledger import formations, report, trials
 from tests.ledger.faults import FAULTS
 from tests.ledger.killer import VICTIMS
 from tests.ledger.run import Plan, run
@@ -42,13 +42,20 @@ def main(
     plan = quick if is_quick else Plan(deliveries, min(CONTEXTS, deliveries), rounds, seed)
     with tempfile.TemporaryDirectory(prefix="webhook-ledger-") as var:
         result = asyncio.run(run(plan, Path(var)))
-    found = [trial for fsync in LEVELS for trial in _trials(fsync)] if with_faults else []
+    found = _all_trials() if with_faults else []
     report.show(result, Console())
     if found:
         report.show_faults(found, Console(width=160))
     report.write(result, found, FILE)
     accounts = [result.account, *(each.account for each in found)]
     sys.exit(0 if all(account.is_clean for account in accounts) else 1)
+
+
+def _all_trials() -> list[trials.Trial]:
+    found = [trial for fsync in LEVELS for trial in _trials(fsync)]
+    print("Cluster and Sentinel")
+    with tempfile.TemporaryDirectory(prefix="webhook-ledger-") as var:
+        return [*found, *asyncio.run(formations.run(Path(var)))]
 
 
 def _trials(fsync: trials.Fsync) -> list[trials.Trial]:

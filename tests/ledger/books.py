@@ -31,15 +31,23 @@ class Promises:
 
     Attributes:
         events: By sequence, the event id that the acknowledgement named.
+        unheard: By sequence, the event id of an acknowledgement that did not reach its sender.
         repeated: Acknowledgements that said: had it before, this is its event.
         retries: Deliveries that were sent again because nobody had acknowledged them.
-        refused: Answers by status that were no acknowledgement, or "none" where there was no answer.
+        refused: Answers by status that were no acknowledgement; "closed" where nobody listened, "cut" where
+            what had been sent was never answered.
     """
 
     events: dict[int, str] = field(default_factory=dict)
+    unheard: dict[int, str] = field(default_factory=dict)
     repeated: int = 0
     retries: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def renamed(self) -> list[int]:
+        """Deliveries that came again and were told another event than the first time."""
+        return [at for at, first in self.unheard.items() if self.events.get(at, first) != first]
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Account:
     """The result.
 
     Attributes:
-        lost: Sequences that were acknowledged and whose event is nowhere.
+        lost: Sequences that were acknowledged and are nowhere, under no id that their sender was told.
         double_effects: Deliveries that had an effect more than once, and events that are twice in a context.
         changed: Deliveries whose event does not hold the bytes that were sent.
         strangers: Events that nobody sent.
@@ -90,7 +98,9 @@ def audit(promises: Promises, sent: Iterable[tuple[int, Delivery]], kept: Kept) 
     """Compare what was promised with what is there.
 
     A delivery may have been accepted with nobody hearing of it, and then been recognised when it came
-    again: that is one event. Two events of one delivery are a double effect, whatever was said.
+    again: that is one event. Where it came again while Redis was away it may have been told another id,
+    which gives way to the first one's once Redis is back; that is one event, too. Two events of one
+    delivery are a double effect, whatever was said.
     """
     sequence_of = {each.body: sequence for sequence, each in sent}
     events = kept.events
@@ -107,7 +117,11 @@ def audit(promises: Promises, sent: Iterable[tuple[int, Delivery]], kept: Kept) 
                 effects[sequence] += 1
                 told_of[event_id] = sequence
     return Account(
-        lost=sorted(sequence for sequence, event_id in promises.events.items() if event_id not in there),
+        lost=sorted(
+            sequence
+            for sequence, event_id in promises.events.items()
+            if there.isdisjoint({event_id, promises.unheard.get(sequence, event_id)})
+        ),
         double_effects=[
             *(f"event {event_id}: {times} times" for event_id, times in events.items() if times > 1),
             *(f"delivery {sequence}: {times} events" for sequence, times in effects.items() if times > 1),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from webhook_ops.dev.ports import free_addresses
 from webhook_shared.redis import Client, ResponseError
 
 from conftest import RedisServer
+from tests.ledger.clock import Clock
 from tests.ledger.proxy import Proxy
 from tests.system import House
 
@@ -26,6 +29,9 @@ OFTEN_S = 0.2
 LATENCY_S = 0.2
 # Above what an empty system uses: a little more load and the server takes no writes.
 MEMORY_MARGIN_BYTES = 64 * 1024
+# Room for some more entries, and for a part of the next: a full disk cuts where it likes.
+DISK_MARGIN_BYTES = 20_001
+HOUR_S = 3600
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,14 @@ class Ground:
         server: The Redis.
         proxy: The line to it.
         client: Past the proxy.
+        clocks: Those of Redis and of everybody else; None where clocks can't be had.
     """
 
     house: House
     server: RedisServer
     proxy: Proxy
     client: Client
+    clocks: tuple[Clock, Clock] | None
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,13 @@ class Fault:
         name: For the table.
         strike: Does it, and has undone it when it returns.
         is_quick: Whether the short form has it, too.
+        needs_clocks: Whether it can only be made where clocks can be had.
     """
 
     name: str
-    strike: Callable[[Ground], Awaitable[None]]
+    strike: Callable[[Ground], Coroutine[Any, Any, None]]
     is_quick: bool = False
+    needs_clocks: bool = False
 
 
 def _killed(process: str) -> Fault:
@@ -150,6 +160,39 @@ async def _readers_unblocked(ground: Ground) -> None:
         await asyncio.sleep(OFTEN_S)
 
 
+async def _disk_full(ground: Ground) -> None:
+    ground.server.limit_files(await _file_bytes(ground) + DISK_MARGIN_BYTES)
+    await asyncio.sleep(LASTS_S)
+    if ground.server.has_ended:
+        # As it does with `appendfsync always`. Somebody makes room and starts it again.
+        ground.server.kill()
+        ground.server.start()
+        await ground.server.answering()
+    else:
+        ground.server.limit_files(-1)
+
+
+async def _file_bytes(ground: Ground) -> int:
+    """How large the file is that Redis writes to."""
+    return max(file.stat().st_size for file in ground.server.directory.rglob("*.aof*") if file.is_file())
+
+
+def _jump(of_redis: bool, ahead_s: int) -> Fault:
+    async def strike(ground: Ground) -> None:
+        assert ground.clocks is not None
+        redis, others = ground.clocks
+        async with (redis if of_redis else others).wrong(ahead_s):
+            await asyncio.sleep(LASTS_S)
+            # That everybody has such a clock, nothing else would show.
+            now_s, _ = await ground.client.time()
+            assert round((now_s - time.time()) / HOUR_S) * HOUR_S == (ahead_s if of_redis else 0)
+            assert all(others.is_of(each.pid) for each in ground.house.system.processes.values())
+
+    whose = "clock of Redis" if of_redis else "clocks of all but Redis"
+    where = "ahead" if ahead_s > 0 else "behind"
+    return Fault(f"{whose} an hour {where} for {LASTS_S:g} s, then right again", strike, needs_clocks=True)
+
+
 @asynccontextmanager
 async def second_consumer(house: House) -> AsyncIterator[None]:
     """One more process that works on the same queue."""
@@ -177,4 +220,6 @@ FAULTS = (
     Fault("XGROUP DESTROY, three times", _group_destroyed, is_quick=True),
     Fault("blocked reads ended by the server, five times a second", _readers_unblocked),
     Fault(f"Redis full (maxmemory, noeviction) for {LASTS_S:g} s", _full),
+    Fault(f"disk full under Redis for {LASTS_S:g} s", _disk_full),
+    *(_jump(of_redis, ahead_s) for of_redis in (True, False) for ahead_s in (HOUR_S, -HOUR_S)),
 )

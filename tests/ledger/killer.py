@@ -8,10 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from webhook_ops.dev.system import System
+from webhook_shared.redis import REDIS_TROUBLE, connect
 
 VICTIMS = ("gateway", "security", "consumer", "intelligence", "context", "redis")
 #: So that a kill does not always meet the moment after an answer.
 LONGEST_HESITATION_S = 0.03
+#: Whose death is worst right after it has written an event, before it has answered for it.
+ANSWERS = "gateway"
+NEXT_EVENT_WITHIN_S = 0.5
+STREAM = "webhook-events"
 
 
 class Killer:
@@ -50,9 +55,23 @@ class Killer:
             self._strike = asyncio.create_task(self._kill(self._victim))
 
     async def _kill(self, victim: str) -> None:
-        await asyncio.sleep(self._dice.uniform(0, LONGEST_HESITATION_S))
+        if victim == ANSWERS:
+            await self._next_event()
+        else:
+            await asyncio.sleep(self._dice.uniform(0, LONGEST_HESITATION_S))
         self._system.kill(victim)
         self.kills[victim] += 1
+
+    async def _next_event(self) -> None:
+        """Wait until an event has just been written, if one is."""
+        client = connect(self._system.plan.redis, block_s=NEXT_EVENT_WITHIN_S)
+        try:
+            await client.xread({STREAM: "$"}, block=round(NEXT_EVENT_WITHIN_S * 1000))
+        except REDIS_TROUBLE:
+            # It may have been the last victim.
+            await asyncio.sleep(self._dice.uniform(0, LONGEST_HESITATION_S))
+        finally:
+            await client.aclose()
 
     async def finished(self) -> None:
         """Wait until the last victim has fallen."""

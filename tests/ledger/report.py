@@ -33,7 +33,9 @@ def figures(result: Result) -> dict[str, Any]:
         "dead": result.dead,
         "waiting": result.waiting,
         "retries": promises.retries,
+        "answers_unheard": len(promises.unheard),
         "recognised_duplicates": promises.repeated,
+        "told_another_id": len(promises.renamed),
         "refused": dict(sorted(promises.refused.items())),
         "load_seconds": round(result.load_s, 1),
         "drain_seconds": round(result.drain_s, 1),
@@ -79,12 +81,14 @@ def row(trial: Trial) -> dict[str, Any]:
     """One fault, as JSON can say it."""
     return {
         "fault": trial.fault,
-        "appendfsync": trial.fsync,
+        "durability": trial.level,
         "acknowledged": trial.acknowledged,
         "lost": len(trial.account.lost),
         "double_effects": len(trial.account.double_effects),
         "changed": len(trial.account.changed),
         "retries": trial.retries,
+        "answers_unheard": trial.unheard,
+        "recognised_duplicates": trial.recognised,
         "outage_s": trial.outage_s,
         "drain_s": trial.drain_s,
     }

@@ -31,6 +31,14 @@ def test_what_is_nowhere_is_lost() -> None:
     assert account.lost == [1]
 
 
+def test_who_did_not_hear_the_first_answer_may_have_been_told_another_id() -> None:
+    promises = Promises(events={0: "b"}, unheard={0: "a"})
+    assert promises.renamed == [0]
+    assert audit(promises, SENT, _kept(("a", BODIES[0]))).is_clean
+    assert audit(promises, SENT, _kept()).lost == [0]
+    assert audit(promises, SENT, _kept(("a", BODIES[0]), ("b", BODIES[0]))).double_effects
+
+
 def test_an_event_that_is_twice_in_a_context_is_found() -> None:
     account = audit(_promised("a"), SENT, _kept(("a", BODIES[0]), ("a", BODIES[0])))
     assert account.double_effects == ["event a: 2 times", "delivery 0: 2 events"]

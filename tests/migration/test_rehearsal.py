@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import pytest
 from webhook.ingest.v1 import migration_service_pb2, migration_service_pb2_grpc
 from webhook_shared import redis as store
 from webhook_shared.channel import connected
 from webhook_shared.parity import Place, compare
-from webhook_shared.settings import RedisSection
 
-from shared.tests.sqs_server import CREDENTIALS, TestQueue, queue_on, sqs_server
-from tests.migration.town import INTERNAL_KEY, SECRET, SECRET_VARIABLE, Town
-
-DRAINED_WITHIN_S = 30.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with sqs_server() as url:
-        yield url
-
-
-@pytest.fixture
-async def town(valkey: RedisSection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Town]:
-    for name, value in {**CREDENTIALS, SECRET_VARIABLE: SECRET}.items():
-        monkeypatch.setenv(name, value)
-    async with Town(valkey, tmp_path).standing() as standing:
-        yield standing
+from shared.tests.sqs_server import queue_on
+from tests.migration.town import INTERNAL_KEY, Town, drained
 
 
 class Stand:
@@ -87,7 +67,7 @@ async def test_moving_to_redis_and_back_and_over_again_loses_nothing_and_does_no
                 await town.more(40)
                 await gateways.put(town.gateway_with())
                 await town.more(20)
-            await _drained(made, redis)
+            await drained(made, redis)
             await consumers.put(town.consumer_with())
             kept = await town.kept()
         parity = await compare(redis, window_s=300, settle_s=0)
@@ -106,9 +86,3 @@ async def _ramped(door: str, percent: int) -> int:
         stub = migration_service_pb2_grpc.MigrationServiceStub(channel)
         request = migration_service_pb2.RampMigrationRequest(redis_share_percent=percent)
         return (await stub.RampMigration(request)).redis_share_percent
-
-
-async def _drained(made: TestQueue, redis: store.Client) -> None:
-    async with asyncio.timeout(DRAINED_WITHIN_S):
-        while await made.size() or await redis.xlen("webhook-events"):
-            await asyncio.sleep(0.1)

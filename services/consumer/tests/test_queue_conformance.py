@@ -21,6 +21,11 @@ from shared.tests.sqs_server import CREDENTIALS, TestQueue, queue_on
 
 #: SQS knows whole seconds.
 SHORTEST_LEASE_MS = 1000
+#: Every call to SQS is an HTTP request to a server that is not made for speed.
+ASK_AGAIN_S = 0.1
+SQS_SOON_S = 120.0
+#: What an answer that was lost hides comes back within this.
+LEASE_MS = 5000
 
 
 class OnRedis:
@@ -40,6 +45,9 @@ class OnRedis:
     async def is_empty(self) -> bool:
         return await self.lab.is_empty()
 
+    async def emptied(self) -> None:
+        await self.lab.until(self.is_empty)
+
 
 class OnSqs:
     """A queue on the server, with Redis beside."""
@@ -52,7 +60,12 @@ class OnSqs:
     @asynccontextmanager
     async def queue(self, lease_ms: int) -> AsyncIterator[Any]:
         queue = SqsQueue(
-            self.made.sqs, self.lab.lane, self.lab.redis, self.objects, block_ms=20, visibility_ms=lease_ms
+            self.made.sqs,
+            self.lab.lane,
+            self.lab.redis,
+            self.objects,
+            block_ms=round(ASK_AGAIN_S * 1000),
+            visibility_ms=lease_ms,
         )
         yield queue
         await queue.leave()
@@ -70,6 +83,14 @@ class OnSqs:
         # A message that is just being shown again may be counted nowhere for a moment.
         await asyncio.sleep(0.03)
         return await self.made.size() == 0
+
+    async def emptied(self) -> None:
+        async def looked() -> bool:
+            # Whoever asks that one process without pause keeps it from its work.
+            await asyncio.sleep(ASK_AGAIN_S)
+            return await self.is_empty()
+
+        await self.lab.until(looked, within_s=SQS_SOON_S)
 
 
 def message(event_id: str) -> Message:
@@ -109,9 +130,10 @@ async def test_all_is_worked_on_once_by_two_workers_and_nothing_stays(place):
         return DONE
 
     first, second = place.lab.handler(slowly), place.lab.handler(slowly)
-    published = await place.publish(60)
-    async with worker(place, first, prefetch=20), worker(place, second, prefetch=20):
-        await place.lab.until(place.is_empty)
+    published = await place.publish(40)
+    mine = {"prefetch": 20, "idle_ms": LEASE_MS}
+    async with worker(place, first, **mine), worker(place, second, **mine):
+        await place.emptied()
     assert set(first.seen + second.seen) == set(published)
     # SQS itself may hand out a message twice; what follows is idempotent by event id.
     assert isinstance(place, OnSqs) or len(first.seen + second.seen) == len(published)
@@ -128,7 +150,7 @@ async def test_what_a_killed_worker_had_begun_another_takes_over(place):
     async with worker(place, stuck, crashing=True, idle_ms=SHORTEST_LEASE_MS):
         await place.lab.until(lambda: len(stuck.seen) == 5)
     async with worker(place, heir, idle_ms=SHORTEST_LEASE_MS):
-        await place.lab.until(place.is_empty)
+        await place.emptied()
     assert sorted(set(heir.seen)) == published
 
 
@@ -143,7 +165,7 @@ async def test_a_slow_worker_keeps_what_it_has(place):
     async with worker(place, slowly, idle_ms=SHORTEST_LEASE_MS):
         await place.lab.until(lambda: bool(slowly.seen))
         async with worker(place, idle, idle_ms=SHORTEST_LEASE_MS):
-            await place.lab.until(place.is_empty)
+            await place.emptied()
     assert len(slowly.seen) == 3
     assert idle.seen == []
 
@@ -157,7 +179,7 @@ async def test_a_failure_is_tried_again_with_its_count_and_given_up_with_its_cau
         return Retry("the other side is tired")
 
     async with worker(place, place.lab.handler(fails)):
-        await place.lab.until(place.is_empty)
+        await place.emptied()
     assert counts == [(0, 1), (1, 1), (2, 1), (3, 1)]
     (letter,) = await place.lab.dead()
     assert (letter["id"], letter["cause"], letter["attempt"]) == ("event-0", Cause.EXHAUSTED, "4")
@@ -171,7 +193,7 @@ async def test_what_can_not_succeed_is_given_up_at_once(place):
         return Dead(Cause.PERMANENT, "no") if entry.text(b"id") == "event-1" else DONE
 
     async with worker(place, place.lab.handler(refuses)):
-        await place.lab.until(place.is_empty)
+        await place.emptied()
     assert [(letter["id"], letter["cause"]) for letter in await place.lab.dead()] == [
         ("event-1", "permanent")
     ]
@@ -192,7 +214,7 @@ async def test_what_was_not_started_is_handed_back_at_once(place):
         assert queue is not None
         go.set()
     async with worker(place, second):
-        await place.lab.until(place.is_empty)
+        await place.emptied()
     assert set(first.seen + second.seen) == set(published)
 
 
@@ -208,7 +230,7 @@ async def test_an_outage_leaves_everything_where_it_is_and_then_goes_on(place):
 
     handler = place.lab.handler(answers)
     async with worker(place, handler):
-        await place.lab.until(place.is_empty)
+        await place.emptied()
     assert set(handler.seen) == set(published)
     assert await place.lab.dead() == []
 

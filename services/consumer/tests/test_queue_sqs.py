@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
-from webhook_consumer import metrics
+from webhook_consumer import answers, metrics
+from webhook_consumer.backlog import Backlog
 from webhook_consumer.entry import DONE, Cause, Retry
 from webhook_consumer.queue_sqs import SqsQueue
 from webhook_consumer.stage_sqs import SqsStage
@@ -323,3 +325,29 @@ async def test_a_queue_of_a_fifo_name_needs_its_groups(sqs_server, lab, tmp_path
         async with hall.worker(handler):
             await hall.emptied()
         assert handler.seen == ["event-1", "event-2"]
+
+
+async def test_operators_are_told_what_sqs_tells_and_when_it_tells_nothing(hall):
+    made = hall.made
+    graveyard = await made.client.create_queue(QueueName=f"{made.sqs.name}-dead")
+    asked = await made.client.get_queue_attributes(
+        QueueUrl=graveyard["QueueUrl"], AttributeNames=["QueueArn"]
+    )
+    policy = {"deadLetterTargetArn": asked["Attributes"]["QueueArn"], "maxReceiveCount": "9"}
+    await made.client.set_queue_attributes(
+        QueueUrl=made.url, Attributes={"RedrivePolicy": orjson.dumps(policy).decode()}
+    )
+    await made.client.send_message(QueueUrl=graveyard["QueueUrl"], MessageBody="given up by SQS")
+    await hall.put(*(event(number) for number in range(5)))
+    async with hall.queue() as queue:
+        backlog = Backlog(hall.lab.redis, [], "webhook-quarantine")
+        backlog.elsewhere.append(queue)
+        held = await queue.read(2)
+        [(lane, counts)] = await backlog.estimates()
+        told = answers.estimate(lane, counts)
+        assert (told.stage, told.stream, told.estimated) == ("sqs", made.sqs.name, True)
+        places = (told.waiting_count, told.in_flight_count, told.delayed_count, told.dead_count)
+        assert places == (5 - len(held), len(held), 0, 1)
+        hall.line.faults += [THROTTLED, THROTTLED]
+        [(lane, counts)] = await backlog.estimates()
+        assert answers.estimate(lane, counts).unreachable

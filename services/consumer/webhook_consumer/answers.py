@@ -19,9 +19,10 @@ _STATES = {
 }
 
 
-def stage(lane: Lane, counts: Counts) -> messages.StageBacklog:
+def stage(lane: Lane, counts: Counts, *, estimated: bool = False) -> messages.StageBacklog:
     """Where the events of a stage are."""
     return messages.StageBacklog(
+        estimated=estimated,
         stage=lane.stage,
         stream=lane.stream,
         group=lane.group,
@@ -32,6 +33,13 @@ def stage(lane: Lane, counts: Counts) -> messages.StageBacklog:
         dead_count=counts.dead,
         oldest_age=duration(counts.oldest_ms) if counts.oldest_ms is not None else None,
     )
+
+
+def estimate(lane: Lane, counts: Counts | None) -> messages.StageBacklog:
+    """Where the events of a queue are that can't count them; None of one that does not answer."""
+    if counts is None:
+        return messages.StageBacklog(stage=lane.stage, stream=lane.stream, group=lane.group, unreachable=True)
+    return stage(lane, counts, estimated=True)
 
 
 def letter(name: str, found: DeadLetter) -> messages.DeadLetter:

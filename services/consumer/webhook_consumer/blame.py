@@ -34,6 +34,10 @@ FINAL = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
+_KINDS = {
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Failure.RATE_LIMITED,
+    grpc.StatusCode.UNAVAILABLE: Failure.AWAY,
+}
 LONGEST_DETAIL_CHARS = 300
 
 
@@ -63,11 +67,11 @@ async def each(
     return results
 
 
-def raise_if_away(results: Sequence[object]) -> None:
-    """Raise Outage where every single item was answered with UNAVAILABLE."""
+def raise_if_away(results: Sequence[object], *, least: int = 1) -> None:
+    """Raise Outage where every single item was answered with UNAVAILABLE, and there are so many at least."""
     errors = [result for result in results if isinstance(result, ServiceError)]
     away = [error for error in errors if error.code is grpc.StatusCode.UNAVAILABLE]
-    if away and len(away) == len(results):
+    if len(away) >= least and len(away) == len(results):
         raise Outage(detail_of(away[0]))
 
 
@@ -75,12 +79,8 @@ def failure(error: ServiceError) -> Outcome:
     """What an error means for the entry that met it."""
     if error.code in FINAL:
         return Dead(Cause.PERMANENT, detail_of(error))
-    limited = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    return Retry(
-        detail_of(error),
-        after_s=error.retry_after_s,
-        failure=Failure.RATE_LIMITED if limited else Failure.TRANSIENT,
-    )
+    kind = _KINDS.get(error.code, Failure.TRANSIENT)
+    return Retry(detail_of(error), after_s=error.retry_after_s, failure=kind)
 
 
 def _asks_to_wait(error: ServiceError) -> bool:

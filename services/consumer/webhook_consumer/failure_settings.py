@@ -21,6 +21,24 @@ class RateLimitedSection(Section):
     )
 
 
+class AwaySection(Section):
+    """`webhook.consumer.away`: retries where what some events need can't be reached.
+
+    Where nothing gets through the stage pauses, and no try is counted. This is for when some do: a shard of
+    the store fails over, say. Their turn comes soon after it is back, and they outlast it.
+    """
+
+    max_retries: int = setting(500, ge=0, le=100_000, description="Tries after the first one.")
+    backoff_base: Duration = setting(
+        timedelta(milliseconds=500),
+        ge=timedelta(milliseconds=1),
+        description="Ceiling of the first delay; the time that the other side names stands above it.",
+    )
+    backoff_cap: Duration = setting(
+        timedelta(seconds=5), ge=timedelta(milliseconds=1), description="Highest ceiling of a delay."
+    )
+
+
 class RetryBudgetSection(Section):
     """`webhook.consumer.retry_budget`: how much of a tool's work may be retries."""
 

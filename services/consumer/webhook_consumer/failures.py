@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from webhook_consumer.breaker import BreakerPolicy
 from webhook_consumer.entry import Failure
+from webhook_consumer.failure_settings import AwaySection, RateLimitedSection
 from webhook_consumer.retry import RetryBudget, RetryPolicy, RetryTerms
 from webhook_consumer.settings import ConsumerSection
+
+# What changes faster than it is understood is looked at again once it may have come to rest.
+CONTENDED_BASE_S, CONTENDED_CAP_S = 0.5, 5.0
 
 
 def retry_policy(consumer: ConsumerSection) -> RetryPolicy:
     """What each kind of failure leads to."""
-    limited = consumer.rate_limited
     return RetryPolicy(
         max_retries=consumer.max_retries,
         base_s=consumer.retry_backoff_base.total_seconds(),
         cap_s=consumer.retry_backoff_cap.total_seconds(),
         terms={
-            Failure.RATE_LIMITED: RetryTerms(
-                limited.max_retries,
-                limited.backoff_base.total_seconds(),
-                limited.backoff_cap.total_seconds(),
-            )
+            Failure.RATE_LIMITED: _terms(consumer.rate_limited),
+            Failure.AWAY: _terms(consumer.away),
+            Failure.CONTENDED: RetryTerms(consumer.max_retries, CONTENDED_BASE_S, CONTENDED_CAP_S),
         },
     )
+
+
+def _terms(section: RateLimitedSection | AwaySection) -> RetryTerms:
+    base_s, cap_s = section.backoff_base.total_seconds(), section.backoff_cap.total_seconds()
+    return RetryTerms(section.max_retries, base_s, cap_s)
 
 
 def retry_budget(consumer: ConsumerSection) -> RetryBudget:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from webhook_shared.redis import Backoff
+from webhook_shared.tasks import ended
 from webhook_shared.telemetry import log
 
 from webhook_consumer.buffer import Buffer
@@ -13,7 +15,7 @@ from webhook_consumer.entry import Entry, Handler, Outage, Outcome, Retry
 from webhook_consumer.metrics import StageMetrics, paused
 
 OUTAGE_BACKOFF_BASE_S = 0.1
-OUTAGE_BACKOFF_CAP_S = 5.0
+OUTAGE_BACKOFF_CAP_S = 2.0
 # So often without an answer, while other batches had theirs: it is about the batch.
 MOST_SILENCES = 3
 
@@ -34,9 +36,11 @@ class Handling:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._answered = 0
+        # Set by the next answer; None while nobody waits for it.
+        self._healed: asyncio.Event | None = None
 
     async def outcomes(
-        self, batch: Sequence[Entry], stops_within: Callable[[float], Awaitable[bool]]
+        self, batch: Sequence[Entry], stops_within: Callable[[float], Coroutine[Any, Any, bool]]
     ) -> Sequence[Outcome] | None:
         """What became of a batch, entry by entry; None where an outage outlasted this process.
 
@@ -45,7 +49,7 @@ class Handling:
             stops_within: Waits so many seconds, and says whether this process is to end.
         """
         backoff = Backoff(base_s=OUTAGE_BACKOFF_BASE_S, cap_s=OUTAGE_BACKOFF_CAP_S)
-        silences, waiting, answered = 0, False, self._answered
+        silences, waiting, woken, answered = 0, False, False, self._answered
         while True:
             try:
                 outcomes = await self._handled(batch)
@@ -58,12 +62,34 @@ class Handling:
                 if waiting:
                     log.info("stage.resumed", stage=self._metrics.stage)
                 self._answered += 1
+                if self._healed is not None:
+                    self._healed.set()
+                    self._healed = None
                 return outcomes
             if silences >= MOST_SILENCES and self._answered > answered:
                 return await self._one_by_one(batch)
             with paused.labels(self._metrics.stage).track_inprogress(), self._buffer.outage():
-                if await stops_within(backoff.next_delay_s()):
+                # Woken once and still without an answer, a batch waits for its own time: others may go on
+                # having theirs.
+                pause = stops_within(backoff.next_delay_s())
+                woken, stops = (False, await pause) if woken else await self._healed_within(pause)
+                if stops:
                     return None
+
+    async def _healed_within(self, pause: Coroutine[Any, Any, bool]) -> tuple[bool, bool]:
+        """Pause, at most until another batch has its answer.
+
+        Returns:
+            Whether one had, and else whether the pause says that this process is to end.
+        """
+        if self._healed is None:
+            self._healed = asyncio.Event()
+        pausing, healing = asyncio.ensure_future(pause), asyncio.ensure_future(self._healed.wait())
+        try:
+            await asyncio.wait((pausing, healing), return_when=asyncio.FIRST_COMPLETED)
+            return (False, pausing.result()) if pausing.done() else (True, False)
+        finally:
+            await ended([pausing, healing])
 
     async def _handled(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         limit = asyncio.timeout(self._timeout_s)

@@ -20,6 +20,8 @@ from webhook_consumer.queue_redis import QUEUE_TROUBLE
 PERIOD_S = 0.5
 # Names in entries that are not ours must not fill the memory.
 MOST_TALLIES = 1000
+# What counts against a breaker.
+_COUNTED = frozenset({Failure.TRANSIENT, Failure.AWAY})
 
 
 class Holds:
@@ -56,7 +58,7 @@ class Holds:
         """An entry came to another end than that."""
         if (tally := self._tally(tool)) is None or isinstance(outcome, Done):
             return
-        if not isinstance(outcome, Dead) and outcome.failure is Failure.TRANSIENT:
+        if not isinstance(outcome, Dead) and outcome.failure in _COUNTED:
             tally.bad += 1
         else:
             tally.neither += 1

@@ -132,3 +132,8 @@ for _counter in (stream_lost, ack_fenced, reclaimed, redis_reconnects, lease_ren
     for _metrics in (EVENTS, ENRICHMENTS):
         # Shown from the start: an increase from nothing is invisible to rate().
         _counter.labels(_metrics.stage)
+letters_expired = Counter(
+    "webhook_dead_letters_expired_total",
+    "Dead letters that were dropped because they had been kept for long enough.",
+    ["tool"],
+)

@@ -285,9 +285,12 @@ class SqsQueue:
         await self._notes.acquit(_message_id(entry_id))
 
     async def counts(self) -> Counts:
-        """Where the entries are, as nearly as SQS knows; what is hidden for another try is in flight."""
-        waiting, in_flight, delayed = await self._sqs.counts()
-        return Counts(waiting, in_flight, delayed, due=0, dead=0, oldest_ms=None)
+        """Where the entries are, as nearly as SQS knows; what is hidden for another try is in flight.
+
+        What this service gives up is among the stream's dead letters; dead here is what SQS itself gave up.
+        """
+        (waiting, in_flight, delayed), dead = await asyncio.gather(self._sqs.counts(), self._sqs.given_up())
+        return Counts(waiting, in_flight, delayed, due=0, dead=dead, oldest_ms=None)
 
     async def consumers(self) -> list[tuple[str, int, int]]:
         """None: SQS knows nobody by name."""

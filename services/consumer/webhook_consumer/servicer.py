@@ -72,9 +72,10 @@ class ConsumerAdmin(ConsumerAdminServiceServicer):
     async def GetBacklog(
         self, request: messages.GetBacklogRequest, context: Context
     ) -> messages.GetBacklogResponse:
-        """Exact counts of where events are, per stage."""
+        """Where events are, per stage: exact counts of what is on Redis, SQS's own of what is there."""
+        estimates = [answers.estimate(lane, counts) for lane, counts in await self._backlog.estimates()]
         return messages.GetBacklogResponse(
-            stages=await self._stages(), draining=await self._tools.is_draining()
+            stages=[*await self._stages(), *estimates], draining=await self._tools.is_draining()
         )
 
     async def _stages(self) -> list[messages.StageBacklog]:

@@ -77,4 +77,5 @@ async def _counted(queue: SqsQueue) -> None:
             metrics.lag.labels(STAGE).set(counts.waiting)
             metrics.in_flight.labels(STAGE).set(counts.in_flight)
             metrics.delayed.labels(STAGE).set(counts.delayed)
+            metrics.dead.labels(STAGE).set(counts.dead)
         await asyncio.sleep(GAUGE_PERIOD_S)
