@@ -17,6 +17,7 @@ from webhook_shared.errors import ServiceError, Unavailable, from_rpc_error
 from webhook_shared.identity import Caller
 from webhook_shared.redis import Backoff
 from webhook_shared.tasks import ended
+from webhook_shared.wire import before
 
 from webhook_gateway import metrics
 from webhook_gateway.outcome import Answered, Duplicate, Publication, Refused
@@ -46,6 +47,8 @@ _NOT_PASSED_ON = frozenset(
         b"upgrade",
     )
 )
+_ADMIT = f"/{admission_service_pb2.DESCRIPTOR.services_by_name['AdmissionService'].full_name}/Admit"
+_DELIVERIES = admission_service_pb2.AdmitRequest.DELIVERIES_FIELD_NUMBER
 _CAUSES = {number: name.removeprefix("REFUSAL_") for name, number in admission_pb2.Refusal.items()}
 
 
@@ -87,6 +90,10 @@ class SecurityClient:
 
     def __init__(self, channel: grpc.aio.Channel, *, admit_timeout_s: float) -> None:
         self._stub = admission_service_pb2_grpc.AdmissionServiceStub(channel)
+        # Takes the request as it goes over the wire.
+        self._admit: grpc.aio.UnaryUnaryMultiCallable[bytes, admission_service_pb2.AdmitResponse] = (
+            channel.unary_unary(_ADMIT, response_deserializer=admission_service_pb2.AdmitResponse.FromString)
+        )
         self._admit_timeout_s = admit_timeout_s
         self._revision = ""
 
@@ -96,12 +103,9 @@ class SecurityClient:
         Raises:
             ServiceError: Security can't be reached in time, or fails.
         """
-        request = admission_service_pb2.AdmitRequest()
-        deliveries = request.deliveries
-        for arrival in arrivals:
-            _fill(deliveries.add(), arrival)
+        request = written((_delivery(arrival), arrival.body) for arrival in arrivals)
         try:
-            response = await self._stub.Admit(request, timeout=self._admit_timeout_s)
+            response = await self._admit(request, timeout=self._admit_timeout_s)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
         if len(response.verdicts) != len(arrivals):
@@ -271,18 +275,32 @@ def described(
             add(name=name.decode("latin-1"), value=value)
 
 
-def _fill(delivery: admission_pb2.Delivery, arrival: Arrival) -> None:
-    delivery.tenant = arrival.tenant
-    delivery.tool = arrival.tool
-    delivery.method = arrival.method
-    delivery.query = arrival.query
-    delivery.body = arrival.body
-    delivery.traceparent = arrival.traceparent
+def written(deliveries: Iterable[tuple[admission_pb2.Delivery, bytes]]) -> bytes:
+    """An `AdmitRequest` as it goes over the wire, of messages without their bodies and these bodies."""
+    parts: list[bytes] = []
+    for delivery, body in deliveries:
+        rest = delivery.SerializeToString()
+        body_begins = before(admission_pb2.Delivery.BODY_FIELD_NUMBER, len(body))
+        length = len(rest) + len(body_begins) + len(body)
+        parts += (before(_DELIVERIES, length), rest, body_begins, body)
+    return b"".join(parts)
+
+
+def _delivery(arrival: Arrival) -> admission_pb2.Delivery:
+    """All of a delivery but its body."""
+    delivery = admission_pb2.Delivery(
+        tenant=arrival.tenant,
+        tool=arrival.tool,
+        method=arrival.method,
+        query=arrival.query,
+        traceparent=arrival.traceparent,
+    )
     described(delivery, arrival.headers, arrival.peer, arrival.received_ns)
     if arrival.producer is not None:
         delivery.producer.key_id = arrival.producer.key_id
         delivery.producer.type = arrival.producer.type
         delivery.producer.delivery_id = arrival.producer.delivery_id
+    return delivery
 
 
 def judged(verdict: admission_pb2.Verdict, tool: str, *, is_produced: bool = False) -> Judged:

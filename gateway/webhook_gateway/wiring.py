@@ -32,6 +32,7 @@ from webhook_gateway.conflicts import ConflictReports, Conflicts
 from webhook_gateway.durability import Assurance
 from webhook_gateway.edge import Edge
 from webhook_gateway.feed import feeding
+from webhook_gateway.forgetting import Forgetting
 from webhook_gateway.health import REDIS, SQS, Health, unless_spooled
 from webhook_gateway.http_connection import Timeouts
 from webhook_gateway.http_tls import HttpTls, refuse_plain_http
@@ -162,6 +163,7 @@ async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
                             Retries(security, keep),
                             Quarantine(store),
                             Conflicts(store, (*partitions.streams, QUARANTINE)),
+                            Forgetting(store, spool),
                         )
                     ),
                     _migration_service(MigrationServicer(migration)),
@@ -314,4 +316,5 @@ def _admin_service(servicer: IngestAdminServicer) -> server.Service:
         name="webhook.ingest.v1.IngestAdminService",
         add=partial(ingest_admin_service_pb2_grpc.add_IngestAdminServiceServicer_to_server, servicer),
         role=Role.OPERATOR,
+        roles={"Forget": Role.INTERNAL},
     )

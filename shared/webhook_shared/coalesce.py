@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from statistics import fmean
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -83,10 +82,10 @@ class Coalescer(Generic[T, R]):
 
     def _is_due(self) -> bool:
         """Whether what waits is a batch that may go and is worth it."""
-        if len(self._running) >= self._in_flight or not self._waiting:
+        under_way = len(self._running)
+        if under_way >= self._in_flight or not self._waiting:
             return False
-        mean_size = fmean(self._running.values()) if self._running else 0
-        return len(self._waiting) >= self._joins_at * mean_size
+        return len(self._waiting) * under_way >= self._joins_at * sum(self._running.values())
 
     def _start(self) -> None:
         self._scheduled = False

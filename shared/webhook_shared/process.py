@@ -13,8 +13,8 @@ from typing import Never, TypeVar
 import structlog
 import uvloop
 
+from webhook_shared import memory, telemetry
 from webhook_shared import settings as configuration
-from webhook_shared import telemetry
 from webhook_shared.tasks import ended
 
 log = structlog.get_logger()
@@ -42,6 +42,7 @@ def run(
         settings = settings_type.load()
     except configuration.SettingsError as error:
         _refuse(service, error.problems)
+    memory.keep_freed()
     observability, process = settings.observability, settings.process
     telemetry.configure_logging(service, observability.logging)
     for line in configuration.unfinished(settings):

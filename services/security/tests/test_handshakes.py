@@ -95,7 +95,7 @@ def test_a_source_without_a_handshake_takes_no_get(judge: Any) -> None:
 READ_AS_EVENT = Reader([("a",)])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(token=st.text(max_size=40) | st.sampled_from(['{"a":1}', "[1]", '"x"', "1", "null"]))
 def test_what_is_signed_for_a_stranger_is_never_an_event(token: str) -> None:
     assert TWITTER.handshake

@@ -17,6 +17,7 @@ from prometheus_client import Counter as Metric
 from webhook.event.v1.event_pb2 import (
     ADDRESS_VERDICT_UNLISTED,
     ADDRESS_VERDICT_UNSPECIFIED,
+    WebhookEvent,
 )
 from webhook.security.v1.admission_pb2 import (
     OUTCOME_ADMITTED,
@@ -34,6 +35,7 @@ from webhook_shared import telemetry
 from webhook_shared.compression import QUICK_LEVEL
 from webhook_shared.dictionary_samples import Samples
 from webhook_shared.envelope import Keyring
+from webhook_shared.wire import before
 
 from webhook_security import metrics, payloads
 from webhook_security.addresses import Addresses
@@ -41,6 +43,7 @@ from webhook_security.case import Again, Case
 from webhook_security.fields import text_at
 from webhook_security.handshakes import Reply
 from webhook_security.known import KnownDuplicates
+from webhook_security.masking import masked
 from webhook_security.naming import name, set_seconds
 from webhook_security.refusals import Refusal
 from webhook_security.registry import Registry, Source
@@ -339,8 +342,12 @@ class Admission:
 
     def _name(self, case: Case) -> bool:
         """Make the event of a delivery, and say what makes it the same as another."""
+        source = case.source
+        assert source is not None
         name(case, self._clock())
-        case.document, case.body = None, b""
+        if source.masks:
+            case.body = masked(case.body, source.masks)
+        case.document = None
         return True
 
     def _is_new(self, case: Case) -> bool:
@@ -362,9 +369,13 @@ class Admission:
             self._trace(case)
 
     def _seal(self, case: Case) -> bool:
-        event, source = case.event, case.source
+        event, source, payload = case.event, case.source, case.body
         assert source is not None
-        sealed, event_id, content = case.verdict.event, event.id, event.SerializeToString()
+        case.body = b""
+        sealed, event_id = case.verdict.event, event.id
+        content = b"".join(
+            (event.SerializeToString(), before(WebhookEvent.PAYLOAD_FIELD_NUMBER, len(payload)), payload)
+        )
         sealed.sealed = self._keyring.seal(
             source.tenant, content, "event", event_id, dictionary=source.dictionary, level=QUICK_LEVEL
         )

@@ -34,6 +34,7 @@ class Case:
         source: What it is judged by; None where there is none.
         is_producer: It came through our own RPC door, from somebody who has proved who it is.
         address: What the source's allow-list says of where it came from.
+        body: As it came; once it has a name, the payload of the event, which `event` itself lacks.
         traced_from_ns: When it began to be judged, Unix time; 0 where nobody records its trace.
         again: Set where it was refused before.
     """

@@ -11,7 +11,6 @@ from webhook.security.v1.admission_pb2 import Verdict
 from webhook_security.case import Again, Case
 from webhook_security.duplicates import again_key, body_digest, dedup_key, short_digest
 from webhook_security.fields import text_at, time_at
-from webhook_security.masking import masked
 from webhook_security.registry import Replays, Source
 
 _LONGEST_KEPT_HEADER_BYTES = 1024
@@ -19,7 +18,7 @@ _NANOS_PER_S = 1_000_000_000
 
 
 def name(case: Case, now: float) -> None:
-    """Fill in the event, and of the verdict what says when it is a duplicate.
+    """Fill in the event but for its payload, and of the verdict what says when it is a duplicate.
 
     Args:
         case: Proved and read.
@@ -40,7 +39,6 @@ def name(case: Case, now: float) -> None:
         type=given_type or text_at(row.event.type, headers, document) or row.event.otherwise,
         action=text_at(row.event.action, headers, document),
         delivery_id=delivery_id,
-        payload=masked(case.body, source.masks) if source.masks else case.body,
         content_type=case.content_type,
         traceparent=delivery.traceparent,
     )
