@@ -25,22 +25,33 @@ from webhook_shared.settings import RedisSection
 STARTED_WITHIN_S = 10.0
 WHOLE_SYSTEMS = ("tests/", "deploy/ops/tests/")
 """Suites that start many processes."""
+SHARED = ("house", "running", "place")
+"""Fixtures that start many processes for all tests that use them, and are best started by one worker only."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let files that start whole systems take turns with the others.
+    """Say which files stay together on one worker, and in which order workers take them.
 
-    Workers take files in this order: systems beside systems would fight for the processors, and the last file
-    of all should be a short one.
+    What shares many processes comes first. Other files that start whole systems take turns with the rest:
+    systems beside systems would fight for the processors, and the last file of all should be a short one.
     """
-    files_of: dict[bool, list[list[pytest.Item]]] = {True: [], False: []}
-    for _, tests in groupby(items, key=lambda item: item.path):
+    shared: list[list[pytest.Item]] = []
+    systems: list[list[pytest.Item]] = []
+    others: list[list[pytest.Item]] = []
+    for path, tests in groupby(items, key=lambda item: item.path):
         together = list(tests)
-        files_of[together[0].nodeid.startswith(WHOLE_SYSTEMS)].append(together)
-    systems, others = files_of[True], sorted(files_of[False], key=len, reverse=True)
+        is_system = together[0].nodeid.startswith(WHOLE_SYSTEMS)
+        names = {name for item in together if is_system for name in getattr(item, "fixturenames", ())}
+        group = next((name for name in SHARED if name in names), str(path))
+        for item in together:
+            item.add_marker(pytest.mark.xdist_group(group))
+        (shared if group in SHARED else systems if is_system else others).append(together)
+    shared.sort(key=lambda together: next(together[0].iter_markers("xdist_group")).args[0])
+    others.sort(key=len, reverse=True)
     share = len(others) // (len(systems) + 1)
     turns = [[*system, *chain(*others[at * share : (at + 1) * share])] for at, system in enumerate(systems)]
-    items[:] = [*chain(*turns), *chain(*others[len(systems) * share :])]
+    items[:] = [*chain(*shared), *chain(*turns), *chain(*others[len(systems) * share :])]
 
 
 def server_binary() -> str:

@@ -64,7 +64,9 @@ def test_a_subject_is_forgotten_in_the_whole_system(running: Runner, cli: Cli, t
     told = cli("erase", "subject", PLANTED, *OURS, "--certificate", str(kept), "--json")
     assert (told.code, told.json["done"]) == (0, True)
     assert _contexts(cli) == []
-    assert cli("contexts", "search", PLANTED, "--json").json["matches"] == []
+    # Whatever else there is resembles the name a little.
+    alike = cli("contexts", "search", PLANTED, "--json").json["matches"]
+    assert not {match["context"]["context_id"] for match in alike} & set(ids)
     for event_id in event_ids:
         assert cli("archive", "show", event_id).code == 5
     address = running.addresses.redis

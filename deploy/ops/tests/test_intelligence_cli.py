@@ -157,7 +157,7 @@ def test_vectors_of_another_model_are_made_anew(cli: Cli, running: Runner) -> No
 
     def understood() -> str:
         page = cli("contexts", "list", "--tool", "slack", "--json").json
-        known = [one for one in page["contexts"] if one["enrichment"]["summary"]]
+        known = [one for one in page["contexts"] if one["enrichment"] and one["enrichment"]["summary"]]
         return str(known[0]["context_id"]) if known else ""
 
     context_id = until(understood)

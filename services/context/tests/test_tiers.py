@@ -50,7 +50,7 @@ async def tiered(open_house: Any, valkey: Any, cold: ObjectStorageSection) -> As
 
 async def until(condition: Callable[[], Any]) -> Any:
     """Waits until an awaited condition holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             if found := await condition():
                 return found
