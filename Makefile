@@ -7,6 +7,9 @@ PACKAGES := proto shared gateway services/security services/consumer services/in
 PROTOS := $(sort $(shell find proto/webhook -name '*.proto'))
 SERVICE_PROTOS := $(filter %_service.proto,$(PROTOS))
 
+# Hundreds of processes start during the tests, and each would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run demo test install install-dev lint types format gen gen-check breaking release-contracts unit unit-oldest unit-cluster unit-swift lock node servers clean \
 	dictionaries peers bench-compression bench-ingest bench-neighbour bench-duplicates bench-consume bench-e2e bench-context bench-intelligence ledger failovers rehearsal

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -129,6 +131,19 @@ async def known(up: Foreseeing, make: Any, *issues: str) -> None:
         await house.move("COLD", issue)
 
 
+async def foreseen(up: Foreseeing, follows: Callable[[], Any]) -> None:
+    """Read the pull request until what that leads to follows: a prediction that comes too late is lost."""
+
+    async def read_and_waited() -> bool:
+        await up.read(PULL)
+        ends_s = time.monotonic() + 3
+        while not (found := await follows()) and time.monotonic() < ends_s:
+            await asyncio.sleep(0.01)
+        return bool(found)
+
+    await until(read_and_waited)
+
+
 async def tier(redis: Client, context_id: str) -> str:
     held: Any = await redis.hget(keys.context("acme", context_id), "tier")
     return str(held.decode())
@@ -142,12 +157,11 @@ async def test_a_read_brings_near_what_is_read_next(
     async with foreseeing(valkey, redis, open_house, cold=tmp_path, mode="active") as up:
         await taught(up)
         await known(up, make, ISSUE)
-        await up.read(PULL)
 
         async def risen() -> bool:
             return await tier(redis, ISSUE) == "hot"
 
-        await until(risen)
+        await foreseen(up, risen)
         # The other replica serves the read that was foreseen, and settles what the first one did.
         assert (await up.read(ISSUE, replica=1)).served_tier == HOT
 
@@ -178,12 +192,11 @@ async def test_the_budget_is_kept(
     ) as up:
         await taught(up)
         await known(up, make, ISSUE, OTHER)
-        await up.read(PULL)
 
         async def told() -> bool:
             return counted("promotions", rule="links", outcome="budget") > refused
 
-        await until(told)
+        await foreseen(up, told)
         assert sorted([await tier(redis, ISSUE), await tier(redis, OTHER)]) == ["cold", "hot"]
 
 
@@ -193,12 +206,11 @@ async def test_in_shadow_mode_it_is_measured_and_nothing_moves(
     async with foreseeing(valkey, redis, open_house, cold=tmp_path, mode="shadow") as up:
         await taught(up)
         await known(up, make, ISSUE)
-        await up.read(PULL)
 
         async def waits() -> bool:
             return bool(await redis.hexists(keys.foreseen("acme"), ISSUE))
 
-        await until(waits)
+        await foreseen(up, waits)
         assert await tier(redis, ISSUE) == "cold"
         missed = counted("reads", effect="missed")
         assert (await up.read(ISSUE)).served_tier == COLD
