@@ -38,14 +38,24 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=python3.12, say"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
 
-$(VENV)/installed: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES)) | $(VENV)/bin/python
-	@echo "installing (once, about a minute)..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ./,$(PACKAGES))
+# uv does in seconds what takes pip minutes. Where there is no uv, or it can't reach an index that pip is told of
+# by this machine, pip does it.
+UV := UV_SYSTEM_CERTS=1 UV_HTTP_TIMEOUT=20 $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+
+$(VENV)/uv: requirements-uv.lock | $(VENV)/bin/python
+	@$(PIP) --require-hashes -r requirements-uv.lock 2>/dev/null || true
+	@touch $@
+
+$(VENV)/installed: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES)) $(VENV)/uv
+	@echo "installing (once, less than a minute)..."
+	@$(UV) --compile-bytecode --require-hashes -r requirements.lock 2>/dev/null || $(PIP) --require-hashes -r requirements.lock
+	@PATH="$(abspath $(BIN)):$$PATH"; $(UV) --no-build-isolation $(addprefix -e ./,$(PACKAGES)) 2>/dev/null \
+		|| $(PIP) --no-build-isolation $(addprefix -e ./,$(PACKAGES))
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@$(UV) --require-hashes -r requirements-dev.lock 2>/dev/null || $(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # The payloads and the model server that the tests talk to; written by others, installed beside the tests.
@@ -70,6 +80,8 @@ servers: ## Install the servers that tests start, as root on Debian.
 		|| echo "could not be installed, so their tests are skipped:$$missing"
 
 lock: ## Pin anew what is installed (needs uv).
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links deploy/uv.in -o requirements-uv.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--no-emit-find-links $(addprefix --no-emit-package webhook-,proto shared gateway security consumer intelligence context ops) \
 		$(addsuffix /pyproject.toml,$(PACKAGES)) deploy/build.in -o requirements.lock
