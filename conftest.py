@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib.resources import files
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +21,47 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from webhook_shared import redis as store
 from webhook_shared.settings import RedisSection
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 STARTED_WITHIN_S = 10.0
 WHOLE_SYSTEMS = ("tests/", "deploy/ops/tests/")
 """Suites that start many processes."""
-SHARED = ("house", "running", "place")
-"""Fixtures that start many processes for all tests that use them, and are best started by one worker only."""
 
 
-@pytest.hookimpl(tryfirst=True)
+def kept_together(nodeid: str) -> str:
+    """What one worker does: a file, and of suites that start whole systems the folder, which shares one."""
+    file = nodeid.partition("::")[0]
+    return str(Path(file).parent) if file.startswith(WHOLE_SYSTEMS) else file
+
+
+class Suites(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
+    """Gives each worker one of them after the other, in the order of the tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return kept_together(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Suites:
+    """How tests are shared out."""
+    return Suites(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which files stay together on one worker, and in which order workers take them.
+    """Let suites that start whole systems take turns with the others.
 
-    What shares many processes comes first. Other files that start whole systems take turns with the rest:
-    systems beside systems would fight for the processors, and the last file of all should be a short one.
+    Beside each other they would fight for the processors, and the last one of all should be a short one.
     """
-    shared: list[list[pytest.Item]] = []
-    systems: list[list[pytest.Item]] = []
-    others: list[list[pytest.Item]] = []
-    for path, tests in groupby(items, key=lambda item: item.path):
-        together = list(tests)
-        is_system = together[0].nodeid.startswith(WHOLE_SYSTEMS)
-        names = {name for item in together if is_system for name in getattr(item, "fixturenames", ())}
-        group = next((name for name in SHARED if name in names), str(path))
-        for item in together:
-            item.add_marker(pytest.mark.xdist_group(group))
-        (shared if group in SHARED else systems if is_system else others).append(together)
-    shared.sort(key=lambda together: next(together[0].iter_markers("xdist_group")).args[0])
-    others.sort(key=len, reverse=True)
+    suites: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        suites.setdefault(kept_together(item.nodeid), []).append(item)
+    longest_first = sorted(suites.items(), key=lambda named: len(named[1]), reverse=True)
+    systems = [tests for name, tests in longest_first if f"{name}/".startswith(WHOLE_SYSTEMS)]
+    others = [tests for name, tests in longest_first if not f"{name}/".startswith(WHOLE_SYSTEMS)]
     share = len(others) // (len(systems) + 1)
     turns = [[*system, *chain(*others[at * share : (at + 1) * share])] for at, system in enumerate(systems)]
-    items[:] = [*chain(*shared), *chain(*turns), *chain(*others[len(systems) * share :])]
+    items[:] = [*chain(*turns), *chain(*others[len(systems) * share :])]
 
 
 def server_binary() -> str:
