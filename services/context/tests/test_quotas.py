@@ -90,7 +90,7 @@ async def test_what_was_reserved_by_the_dead_comes_back(open_limited: Any, make:
         assert reasons(await house.append(make("e2", tenant="umbrella"))) == [OUT_OF_BYTES]
     quick = ContextQuotasSection(tenants={"umbrella": SMALL}, count_interval="1s")
     await redis.delete(keys.usage_turn("umbrella"))
-    async with open_limited(quick) as house, asyncio.timeout(10):
+    async with open_limited(quick) as house, asyncio.timeout(60):
         while (await quota(house, "umbrella"))[3] != honest:
             await asyncio.sleep(0.02)
         assert reasons(await house.append(make("e2", tenant="umbrella"))) == [""]
