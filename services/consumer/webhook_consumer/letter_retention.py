@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 from webhook_shared.redis import Backoff, Client
 from webhook_shared.retention import Retention
+from webhook_shared.sweeps import my_turn
 from webhook_shared.tasks import ended
 from webhook_shared.telemetry import log
 
@@ -20,7 +20,6 @@ from webhook_consumer.queue_redis import QUEUE_TROUBLE, Lane
 
 TURN = "retention:{dead-letters}"
 """STRING: is there until dead letters are next looked through."""
-LOOK_S = 60.0
 PAGE = 500
 
 
@@ -55,11 +54,7 @@ class LetterRetention:
         backoff = Backoff()
         while True:
             try:
-                spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads load; guards nothing
-                await asyncio.sleep(min(LOOK_S, self._every_s) * spread)
-                turn_ms = max(int(self._every_s * 1000), 1)
-                # The key is the turn: whoever makes it looks, for all processes.
-                if await self._client.set(TURN, b"1", nx=True, px=turn_ms):
+                if await my_turn(self._client, TURN, self._every_s):
                     await self.sweep()
                 backoff.reset()
             except QUEUE_TROUBLE as error:

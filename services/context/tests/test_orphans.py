@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from webhook.context.v1.context_pb2 import Tier
-from webhook_context import keys, messages, orphans
+from webhook_context import keys, messages
 from webhook_context.orphans import Verdict
 from webhook_context.settings import ContextLifecycleSection
 from webhook_context.tiering import Tiering, tiering
 from webhook_shared import redis as servers
+from webhook_shared import sweeps
 from webhook_shared.objects_directory import DirectoryObjectStore
 from webhook_shared.tasks import ended
 
@@ -162,7 +163,7 @@ async def test_what_is_being_written_and_what_is_not_ours_stays(yard: Yard, make
 
 
 async def test_one_replica_looks(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphans, "LOOK_S", 0.01)
+    monkeypatch.setattr(sweeps, "LOOK_S", 0.01)
     yard.root.mkdir()
     tasks = [asyncio.create_task(yard.parts.orphans.run()) for _ in range(2)]
     async with asyncio.timeout(10):

@@ -11,7 +11,7 @@ from webhook_shared.errors import InvalidArgument
 from webhook_shared.identity import ALL_TENANTS, Caller
 from webhook_shared.mentions import LONGEST_NAME_CHARS, Name
 
-from webhook_context import errors, messages
+from webhook_context import errors, messages, page_tokens
 from webhook_context.certificate import Signer
 from webhook_context.erasing import Erasing, Order, Told
 from webhook_context.erasing_jobs import Job, Jobs, Scope, Wanted
@@ -106,7 +106,7 @@ def _place_in(jobs: Sequence[Job], token: str) -> int:
     for at, job in enumerate(jobs):
         if job.erasure_id == token:
             return at + 1
-    raise InvalidArgument("the page token is not one of ours", fields={"page_token": "is unknown"})
+    raise page_tokens.unknown()
 
 
 def _told(told: Told) -> pb.EraseResponse:

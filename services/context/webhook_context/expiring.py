@@ -7,13 +7,13 @@ gives way to whatever happens later, and is forgotten itself after a while.
 from __future__ import annotations
 
 import asyncio
-import random
 from datetime import timedelta
 
 import structlog
 from webhook_shared.errors import Aborted, NotFound
 from webhook_shared.redis import Backoff, Client
 from webhook_shared.retention import Retention
+from webhook_shared.sweeps import my_turn
 
 from webhook_context import keys, metrics
 from webhook_context.contexts import etag
@@ -23,8 +23,6 @@ from webhook_context.updating import Updating
 
 log = structlog.get_logger()
 
-LOOK_S = 60.0
-"""How often to see whether it is time to look."""
 LOOKED_AT_ONCE = 256
 ERASED_AT_ONCE = 8
 TOMBSTONE_MS = int(timedelta(days=30) / timedelta(milliseconds=1))
@@ -65,11 +63,7 @@ class Expiring:
         backoff = Backoff()
         while self._retention.shortest_ms():
             try:
-                spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads load; guards nothing
-                await asyncio.sleep(min(LOOK_S, self._every_s) * spread)
-                turn_ms = max(int(self._every_s * 1000), 1)
-                # The key is the turn: whoever makes it looks, for all replicas.
-                if await self._client.set(keys.RETENTION_TURN, b"1", nx=True, px=turn_ms):
+                if await my_turn(self._client, keys.RETENTION_TURN, self._every_s):
                     await self.sweep()
                 backoff.reset()
             except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again

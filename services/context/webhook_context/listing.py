@@ -6,13 +6,9 @@ context comes twice in one walk, and none that stays as it is gets lost.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from dataclasses import dataclass, replace
 
-from webhook_shared.errors import InvalidArgument
-
+from webhook_context import page_tokens
 from webhook_context.assembly import View
 from webhook_context.contexts import Context, Filter
 from webhook_context.store_redis import Place, RedisContexts
@@ -114,7 +110,7 @@ def _behind(place: Place, last: Place) -> bool:
 
 def write_token(last: Place) -> str:
     """An opaque name of a place."""
-    return base64.urlsafe_b64encode(json.dumps([last.update_ms, last.context_id]).encode()).decode()
+    return page_tokens.write([last.update_ms, last.context_id])
 
 
 def read_token(token: str) -> Place | None:
@@ -125,10 +121,7 @@ def read_token(token: str) -> Place | None:
     """
     if not token:
         return None
-    try:
-        match json.loads(base64.urlsafe_b64decode(token.encode())):
-            case [int(update_ms), str(context_id)]:
-                return Place(context_id, update_ms)
-    except (binascii.Error, UnicodeError, ValueError):
-        pass
-    raise InvalidArgument("the page token is not one of ours", fields={"page_token": "is unknown"})
+    match page_tokens.read(token):
+        case [int(update_ms), str(context_id)]:
+            return Place(context_id, update_ms)
+    raise page_tokens.unknown()

@@ -6,16 +6,13 @@ contexts in step.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from webhook.context.v1.context_service_pb2 import LinkDirection
-from webhook_shared.errors import InvalidArgument
 
+from webhook_context import page_tokens
 from webhook_context.assembly import View
 from webhook_context.contexts import Context, Link
 from webhook_context.search import Search
@@ -114,7 +111,7 @@ def _outgoing(held: Context, asked: Asked) -> list[Tie]:
 
 def write_token(last: Tie) -> str:
     """An opaque name of a tie."""
-    return base64.urlsafe_b64encode(json.dumps(last).encode()).decode()
+    return page_tokens.write(last)
 
 
 def read_token(token: str) -> Tie | None:
@@ -125,10 +122,7 @@ def read_token(token: str) -> Tie | None:
     """
     if not token:
         return None
-    try:
-        match json.loads(base64.urlsafe_b64decode(token.encode())):
-            case [int(direction), str(relation), str(context_id)] if direction in (OUT, IN):
-                return Tie(OUT if direction == OUT else IN, relation, context_id)
-    except (binascii.Error, UnicodeError, ValueError):
-        pass
-    raise InvalidArgument("the page token is not one of ours", fields={"page_token": "is unknown"})
+    match page_tokens.read(token):
+        case [int(direction), str(relation), str(context_id)] if direction in (OUT, IN):
+            return Tie(OUT if direction == OUT else IN, relation, context_id)
+    raise page_tokens.unknown()

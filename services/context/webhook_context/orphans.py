@@ -15,8 +15,6 @@ for ever: that is what a restore is for.
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections import Counter
 from enum import Enum
 from typing import Any
@@ -27,6 +25,7 @@ from webhook_shared.errors import ServiceError
 from webhook_shared.master_keys import MasterKeys
 from webhook_shared.objects import ObjectMissing, ObjectStore
 from webhook_shared.redis import Backoff, Client
+from webhook_shared.sweeps import my_turn
 
 from webhook_context import keys, metrics
 from webhook_context.archive import Archive
@@ -39,8 +38,6 @@ from webhook_context.unsealing import KEYS_DESTROYED, Found, Unsealing, Unusable
 
 log = structlog.get_logger()
 
-LOOK_S = 60.0
-"""How often to see whether it is time to look through the cold store."""
 MOST_NOTED = 10_000
 MOST_JUDGED = 1000
 """In one sweep; the others wait for the next one."""
@@ -103,11 +100,7 @@ class Orphans:
         backoff = Backoff()
         while True:
             try:
-                spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads load; guards nothing
-                await asyncio.sleep(min(LOOK_S, self._check_s) * spread)
-                turn_ms = max(int(self._check_s * 1000), 1)
-                # The key is the turn: whoever makes it looks, for all replicas.
-                if await self._client.set(keys.ORPHANS_TURN, b"1", nx=True, px=turn_ms):
+                if await my_turn(self._client, keys.ORPHANS_TURN, self._check_s):
                     await self.sweep()
                 backoff.reset()
             except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again

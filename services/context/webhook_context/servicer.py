@@ -16,7 +16,7 @@ from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_shared.errors import InvalidArgument, ResourceExhausted, ServiceError, item_status
 from webhook_shared.identity import Caller, Role, caller
 
-from webhook_context import errors, finding_messages, messages, metrics
+from webhook_context import errors, finding_messages, messages, metrics, page_tokens
 from webhook_context.appending import Appending
 from webhook_context.assembly import View
 from webhook_context.contexts import Appended, Context, Entry
@@ -295,5 +295,5 @@ def _offset(token: str) -> int:
     except (binascii.Error, ValueError):
         offset = -1
     if not 0 < offset <= MOST_REVISIONS:
-        raise InvalidArgument("the page token is not one of ours", fields={"page_token": "is unknown"})
+        raise page_tokens.unknown()
     return offset

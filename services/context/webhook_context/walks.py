@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from webhook_shared.errors import InvalidArgument
 
+from webhook_context import page_tokens
 from webhook_context.index import Hit
 
 LONGEST_WALK = 1000
@@ -50,7 +51,7 @@ class Walk:
             content = b""
         shown = content[_SEARCH_BYTES:]
         if not shown or len(shown) % _DIGEST_BYTES or len(shown) > LONGEST_WALK * _DIGEST_BYTES:
-            raise InvalidArgument("the page token is not one of ours", fields={"page_token": "is unknown"})
+            raise page_tokens.unknown()
         if content[:_SEARCH_BYTES] != digest:
             raise InvalidArgument(
                 "the page token is of another search", fields={"page_token": "is of another search"}

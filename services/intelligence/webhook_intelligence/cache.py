@@ -6,7 +6,6 @@ A failing cache never fails a call and never holds one up for long: it costs a p
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import struct
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from webhook_shared.coalesce import Coalescer
 from webhook_shared.redis import Client, RedisError
 
 from webhook_intelligence import metrics
+from webhook_intelligence.keyspace import Keyspace, digest
 from webhook_intelligence.provider import Embedding, EmbeddingModel, unit
 
 # The version of `embeddings.prepare`: another way to prepare a text makes other vectors.
@@ -25,8 +25,7 @@ NORMALIZER = "2"
 FORMAT = 2
 _HEADER = struct.Struct("<BBHH")  # format, truncated, pieces, dimension
 _MOST_PIECES = 2**16 - 1
-OF_FORMER_TIMES = "emb:" + "?" * 64
-"""Matches keys that do not tell whose they are."""
+KEYS = Keyspace("emb")
 PATIENCE_S = 0.25
 # Callers that look at the same time share a round trip: so many of them, for so many keys.
 MOST_LOOKS = 512
@@ -79,22 +78,18 @@ class EmbeddingCache:
         It begins with a digest of the tenant alone, so that all that a tenant has can be found and dropped.
         """
         model = self._model
-        digest = hashlib.sha256()
-        for part in (
+        whose = "" if self._shared else tenant
+        content = digest(
             model.provider,
             model.name,
             model.revision,
             str(model.dimension),
             NORMALIZER,
             "shared" if self._shared else "tenant",
-            "" if self._shared else tenant,
+            whose,
             text,
-        ):
-            encoded = part.encode("utf-8", "surrogatepass")
-            # The length before each part keeps ("ab", "c") and ("a", "bc") apart.
-            digest.update(len(encoded).to_bytes(8, "big"))
-            digest.update(encoded)
-        return f"{_prefix('' if self._shared else tenant)}{digest.hexdigest()}"
+        )
+        return KEYS.key(whose, content)
 
     async def find(self, keys: Sequence[str]) -> list[Embedding | None]:
         """What is known for each key, in order."""
@@ -150,17 +145,3 @@ def _encode(embedding: Embedding) -> bytes:
     pieces = min(embedding.pieces, _MOST_PIECES)
     header = _HEADER.pack(FORMAT, embedding.truncated, pieces, len(embedding.vector))
     return header + embedding.vector.astype(np.float16).tobytes()
-
-
-def beginning(tenant: str) -> str:
-    """Matches the keys of a tenant's vectors; of those that all tenants share, for an empty one."""
-    return f"{_prefix(tenant)}*"
-
-
-def is_mine(key: bytes) -> bool:
-    """Whether a key that matched is one of a vector."""
-    return key.startswith(b"emb:") and len(key.rpartition(b":")[2]) == 64
-
-
-def _prefix(tenant: str) -> str:
-    return f"emb:{hashlib.sha256(tenant.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}:"

@@ -6,13 +6,13 @@ caches goes, whatever of it is to be forgotten; what is needed again is made aga
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from webhook_shared.redis import Client
 from webhook_shared.redis.scanning import keys_like
 
 from webhook_intelligence import cache, summary_cache
+from webhook_intelligence.keyspace import Keyspace
 from webhook_intelligence.prewarming import forget_model
 
 VECTORS, SUMMARIES, PREDICTIONS = "vectors", "summaries", "predictions"
@@ -49,22 +49,18 @@ class Forgetting:
         Raises:
             REDIS_TROUBLE: Some may be left; to be repeated.
         """
-        # What does not tell whose it is may be the tenant's.
-        vectors = [cache.beginning("" if self._shared else tenant), cache.OF_FORMER_TIMES]
-        summaries = [summary_cache.beginning(tenant), summary_cache.OF_FORMER_TIMES]
         return [
-            await self._drop(VECTORS, vectors, cache.is_mine, dry_run=dry_run),
-            await self._drop(SUMMARIES, summaries, summary_cache.is_mine, dry_run=dry_run),
+            await self._drop(VECTORS, cache.KEYS, "" if self._shared else tenant, dry_run=dry_run),
+            await self._drop(SUMMARIES, summary_cache.KEYS, tenant, dry_run=dry_run),
             await self._unlearn(tenant, dry_run=dry_run),
         ]
 
-    async def _drop(
-        self, place: str, patterns: list[str], is_mine: Callable[[bytes], bool], *, dry_run: bool
-    ) -> Forgotten:
+    async def _drop(self, place: str, names: Keyspace, tenant: str, *, dry_run: bool) -> Forgotten:
         found = 0
-        for pattern in patterns:
+        # What does not tell whose it is may be the tenant's.
+        for pattern in (names.of(tenant), names.of_former_times):
             async for keys in keys_like(self._client, pattern):
-                mine = [key for key in keys if is_mine(key)]
+                mine = [key for key in keys if names.has(key)]
                 found += len(mine)
                 if mine and not dry_run:
                     await self._client.unlink(*mine)

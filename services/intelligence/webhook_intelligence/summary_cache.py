@@ -7,7 +7,6 @@ said of it, and no key has to be kept. A failing cache never fails a call.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from datetime import timedelta
 
@@ -16,9 +15,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from webhook_shared.redis import Client, RedisError
 
 from webhook_intelligence import metrics
+from webhook_intelligence.keyspace import Keyspace, digest
 
-OF_FORMER_TIMES = "sum:" + "?" * 64
-"""Matches keys that do not tell whose they are."""
+KEYS = Keyspace("sum")
 PATIENCE_S = 0.25
 _NONCE_BYTES = 12
 
@@ -65,34 +64,9 @@ class SummaryCache:
             metrics.CACHE_FAILURES.inc()
 
 
-def beginning(tenant: str) -> str:
-    """Matches the keys of a tenant's answers."""
-    return f"{_prefix(tenant)}*"
-
-
-def is_mine(key: bytes) -> bool:
-    """Whether a key that matched is one of an answer."""
-    return key.startswith(b"sum:") and len(key.rpartition(b":")[2]) == 64
-
-
-def _prefix(tenant: str) -> str:
-    return f"sum:{hashlib.sha256(tenant.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}:"
-
-
 def _name(question: tuple[str, ...]) -> str:
-    # Whose it is stands before the digest of it all, so that all that a tenant has can be found and dropped.
-    return f"{_prefix(question[0])}{_digest(b'name', question).hex()}"
+    return KEYS.key(question[0], digest(*question, purpose=b"name"))
 
 
 def _cipher(question: tuple[str, ...]) -> AESGCM:
-    return AESGCM(_digest(b"key", question))
-
-
-def _digest(purpose: bytes, question: tuple[str, ...]) -> bytes:
-    digest = hashlib.sha256(purpose)
-    for part in question:
-        encoded = part.encode("utf-8", "surrogatepass")
-        # The length before each part keeps ("ab", "c") and ("a", "bc") apart.
-        digest.update(len(encoded).to_bytes(8, "big"))
-        digest.update(encoded)
-    return digest.digest()
+    return AESGCM(digest(*question, purpose=b"key"))
