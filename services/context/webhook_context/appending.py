@@ -7,7 +7,7 @@ a context whose next append (or the repetition of this one) does what is missing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
@@ -71,6 +71,7 @@ class Appending:
         self._write = partial(quotas.append, write=store.append) if quotas else store.append
         self._feeds = feeds
         self._search = search
+        self._folding: set[_Where] = set()
         # Small calls at the same time cost what one of them does.
         self._batches = Coalescer[Sequence[Entry], list[Appended | ServiceError]](
             self._append_all,
@@ -125,7 +126,7 @@ class Appending:
         for tenant, context_id in (where for where, result in newest.items() if result.packed):
             # It lies where it lay, the event beside its pack; now it may rise.
             await self._tiers.schedule(tenant, context_id)
-        await self._fold(where for where, result in newest.items() if result.unfolded >= FOLD_FROM_EVENTS)
+        await self._fold({where for where, result in newest.items() if result.unfolded >= FOLD_FROM_EVENTS})
 
     def _lists(self, newest: _Newest) -> list[Command]:
         commands: list[Command] = [("SADD", keys.TENANTS, *{tenant for tenant, _ in newest})]
@@ -138,15 +139,19 @@ class Appending:
             commands.append(("ZADD", keys.due(tenant), "NX", *due))
         return commands
 
-    async def _fold(self, grown: Iterable[_Where]) -> None:
-        for tenant, context_id in grown:
-            try:
-                await self._store.fold(tenant, context_id)
-            except REDIS_TROUBLE as error:
-                # The events are durable; only reading them takes longer until the next append folds.
-                metrics.FOLD_FAILURES.inc()
-                log.warning("append.not_folded", error=type(error).__name__)
-                return
+    async def _fold(self, grown: set[_Where]) -> None:
+        # What another batch folds right now is folded far enough.
+        grown -= self._folding
+        self._folding |= grown
+        try:
+            for tenant in {tenant for tenant, _ in grown}:
+                await self._store.fold(tenant, [one for owner, one in grown if owner == tenant])
+        except REDIS_TROUBLE as error:
+            # The events are durable; only reading them takes longer until the next append folds.
+            metrics.FOLD_FAILURES.inc()
+            log.warning("append.not_folded", error=type(error).__name__)
+        finally:
+            self._folding -= grown
 
 
 @contextmanager

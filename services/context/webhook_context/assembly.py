@@ -11,6 +11,7 @@ from webhook.context.v1.pack_pb2 import Pack
 
 from webhook_context.contexts import Context, Facts
 from webhook_context.lifecycle import TIERS
+from webhook_context.recollection import Recollection, marks_of
 from webhook_context.records import Records
 
 # As read.lua has them.
@@ -116,6 +117,7 @@ def assemble(
     *,
     pack: Pack | None = None,
     served: Tier.ValueType | None = None,
+    recollection: Recollection | None = None,
 ) -> Context:
     """The context behind a reply of `read.lua`.
 
@@ -127,19 +129,14 @@ def assemble(
         view: What was asked for.
         pack: Opened, where the view wants it.
         served: Where the pack was read, if it was.
+        recollection: Saves opening events of which nothing but their facts is wanted.
 
     Raises:
         EnvelopeError: A part is not what was sealed there.
     """
-    said = [
-        records.open_event(tenant, context_id, event_id.decode(), event)
-        for event_id, event in zip(stored.ids, stored.sealed, strict=True)
-    ]
-    snapshot, excerpt = stored.fields["snapshot"], stored.fields["excerpt"]
-    facts = records.open_snapshot(tenant, context_id, snapshot) if snapshot else Facts()
+    excerpt = stored.fields["excerpt"]
     event_count, folded_count = stored.number("count"), stored.number("folded")
-    for one in said[len(said) - (event_count - folded_count) :]:
-        facts.learn(one)
+    facts, said = _read(records, tenant, context_id, stored, newest=view.events, recollection=recollection)
     events = [one.event for one in said[-view.events :]] if view.events else []
     for event, payload in zip(events, stored.payloads, strict=bool(stored.payloads)):
         if payload is not None:
@@ -166,6 +163,36 @@ def assemble(
         reads=stored.number("reads"),
         excerpt=records.open_excerpt(tenant, context_id, excerpt) if excerpt and stored.packed else [],
     )
+
+
+def _read(
+    records: Records,
+    tenant: str,
+    context_id: str,
+    stored: Stored,
+    *,
+    newest: int,
+    recollection: Recollection | None,
+) -> tuple[Facts, list[Append]]:
+    """The facts of all events, and as many of the newest as had to be opened, at least those asked for."""
+    snapshot, held = stored.fields["snapshot"], list(zip(stored.ids, stored.sealed, strict=True))
+    unfolded = max(len(held) - (stored.number("count") - stored.number("folded")), 0)
+    marks = marks_of(snapshot, stored.sealed[unfolded:]) if recollection else []
+    recalled = recollection.recall(tenant, context_id, marks) if recollection else None
+    if recalled:
+        facts, known = recalled
+    else:
+        facts, known = records.open_snapshot(tenant, context_id, snapshot) if snapshot else Facts(), 0
+    unlearned = unfolded + known
+    first = min(unlearned, max(len(held) - newest, 0))
+    said = [
+        records.open_event(tenant, context_id, event_id.decode(), event) for event_id, event in held[first:]
+    ]
+    for one in said[unlearned - first :]:
+        facts.learn(one)
+    if recollection and (unlearned < len(held) or not recalled):
+        recollection.remember(tenant, context_id, marks, facts)
+    return facts, said
 
 
 def _unpacked(pack: Pack, most: int, *, payloads: bool) -> list[ContextEvent]:

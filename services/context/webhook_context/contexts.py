@@ -85,7 +85,7 @@ class Facts:
     """What the events (and edits) of a context say together.
 
     Attributes:
-        attributes: JSON that no event says anything of; only edits do.
+        attributes: JSON that no event says anything of; only edits do. Replaced as a whole, never changed.
     """
 
     words: dict[str, Stated[str]] = field(default_factory=dict)
@@ -93,6 +93,12 @@ class Facts:
     actors: dict[str, AsOf] = field(default_factory=dict)
     links: dict[Link, AsOf] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
+
+    def copied(self) -> Facts:
+        """As it is now, whatever either learns from now on."""
+        return Facts(
+            dict(self.words), self.labels, dict(self.actors), dict(self.links), attributes=self.attributes
+        )
 
     def learn(self, said: Append) -> None:
         """Take in one event, in any order."""

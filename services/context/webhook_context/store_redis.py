@@ -24,6 +24,7 @@ from webhook_context.assembly import Stored, View, assemble
 from webhook_context.contexts import Appended, Change, Context, Entry, etag, parse_etag
 from webhook_context.lifecycle import TIERS
 from webhook_context.outsides import OUTSIDE_FIELDS, Outside, outside
+from webhook_context.recollection import Recollection
 from webhook_context.records import Records
 from webhook_context.revisions import revision_of
 
@@ -71,6 +72,7 @@ class RedisContexts:
         self._touch_ms = touch_ms
         self._keyring = keyring
         self._records = Records(keyring)
+        self._recollection = Recollection()
         self._append, self._mark, self._read, self._fold, self._update, self._delete = (
             Script.load("webhook_context", name)
             for name in ("append", "mark_queued", "read", "fold", "update", "delete")
@@ -195,6 +197,7 @@ class RedisContexts:
         self, tenant: str, context_id: str, stored: Stored, view: View
     ) -> Context | ServiceError | None:
         if not stored.exists:
+            self._recollection.forget(tenant, context_id)
             return None
         for last in (False, True):
             # No key is made for a tenant of whom nothing is stored; keys at hand cost nothing.
@@ -221,20 +224,32 @@ class RedisContexts:
 
     async def _assembled(self, tenant: str, context_id: str, stored: Stored, view: View) -> Context:
         if not stored.wants_pack(view):
-            return assemble(self._records, tenant, context_id, stored, view)
+            return assemble(self._records, tenant, context_id, stored, view, recollection=self._recollection)
         where = stored.text("pointer")
         sealed, served = await self._archive.find(stored.pack, where, stored.text("checksum"))
         pack = await self._archive.open(tenant, context_id, sealed)
-        return assemble(self._records, tenant, context_id, stored, view, pack=pack, served=served)
+        return assemble(
+            self._records,
+            tenant,
+            context_id,
+            stored,
+            view,
+            pack=pack,
+            served=served,
+            recollection=self._recollection,
+        )
 
-    async def fold(self, tenant: str, context_id: str) -> None:
-        """Let the snapshot cover all events; where another is faster, it has done so."""
-        found = (await self.read(tenant, [context_id], View()))[0]
-        if not isinstance(found, Context) or found.folded == found.event_count:
-            return
-        snapshot = self._records.seal_snapshot(tenant, context_id, found.facts)
-        where = [keys.context(tenant, context_id)]
-        await self._fold(self._client, where, [found.folded, found.event_count, snapshot])
+    async def fold(self, tenant: str, context_ids: Sequence[str]) -> None:
+        """Let their snapshots cover all events; where another is faster, it has done so."""
+        calls: list[Call] = []
+        for found in await self.read(tenant, context_ids, View()):
+            if isinstance(found, Context) and found.folded != found.event_count:
+                snapshot = self._records.seal_snapshot(tenant, found.context_id, found.facts)
+                where = [keys.context(tenant, found.context_id)]
+                calls.append((where, [found.folded, found.event_count, snapshot]))
+        for reply in await self._fold.batch(self._client, calls) if calls else ():
+            if isinstance(reply, Exception):
+                raise reply
 
     async def update(self, change: Change) -> Context:
         """Apply a change and return the context as it is then.
@@ -412,6 +427,8 @@ class RedisContexts:
                 await self._keyring.prepare([tenant])
             except UnknownKey:
                 destroyed.add(tenant)
+        if destroyed:
+            self._recollection.forget_tenants(destroyed)
         return destroyed
 
 

@@ -1,0 +1,134 @@
+"""What is remembered of events saves opening them, and never stands in for others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from webhook_context.contexts import AsOf, Facts
+from webhook_context.recollection import Recollection, marks_of
+from webhook_context.records import Records
+from webhook_shared.redis import Client
+
+ID = "github:octo/hello:issue:1"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each event is opened."""
+    counts: Counter[str] = Counter()
+    open_event = Records.open_event
+
+    def counting(self: Records, tenant: str, context_id: str, event_id: str, sealed: bytes) -> Any:
+        counts[event_id] += 1
+        return open_event(self, tenant, context_id, event_id, sealed)
+
+    monkeypatch.setattr(Records, "open_event", counting)
+    return counts
+
+
+async def test_what_was_read_is_not_opened_again_for_its_facts(
+    house: Any, make: Any, opened: Counter[str]
+) -> None:
+    await house.append(make("e1", title="first"), make("e2", labels=["bug"]))
+    assert (await house.get(ID)).title == "first"
+    await house.append(make("e3", state="open"))
+    opened.clear()
+    found = await house.get(ID, max_events=1)
+    assert (found.title, found.labels, found.state) == ("first", ["bug"], "open")
+    assert [event.event_id for event in found.events] == ["e3"]
+    # The index may have read the third one before; nobody opens the others again.
+    assert set(opened) == {"e3"}
+
+
+async def test_a_person_s_words_stand_although_the_events_are_remembered(house: Any, make: Any) -> None:
+    await house.append(make("e1", title="said"))
+    held = await house.get(ID)
+    held.title = "edited"
+    await house.update(held, "title")
+    assert (await house.get(ID)).title == "edited"
+    await house.append(make("e2", state="closed"))
+    found = await house.get(ID)
+    assert (found.title, found.state) == ("edited", "closed")
+
+
+async def test_a_remembered_event_that_was_tampered_with_is_noticed(
+    house: Any, make: Any, redis: Client, refused: Any
+) -> None:
+    await house.append(make("e1", title="genuine"), make("e2"))
+    assert (await house.get(ID)).title == "genuine"
+    [name] = [name async for name in redis.scan_iter(match="*octo/hello:issue:1*", _type="hash")]
+    sealed = await redis.hget(name, "e:e1")
+    assert sealed
+    await redis.hset(name, "e:e1", sealed[:-1] + bytes([sealed[-1] ^ 1]))
+    await refused(house.get(ID), "DATA_LOSS", "CONTEXT_UNREADABLE")
+
+
+async def test_a_context_that_was_deleted_begins_anew(house: Any, make: Any) -> None:
+    await house.append(make("e1", title="old", labels=["old"]))
+    await house.get(ID)
+    await house.delete(ID)
+    await house.append(make("e2", ID + "0", title="other"))
+    assert (await house.get(ID + "0")).title == "other"
+
+
+def _facts(title: str) -> Facts:
+    facts = Facts()
+    facts.state("title", title, AsOf(1, "e1"))
+    return facts
+
+
+def test_it_recalls_what_these_very_events_said() -> None:
+    recollection = Recollection()
+    marks = marks_of(b"snapshot", [b"one", b"two"])
+    recollection.remember("acme", ID, marks, _facts("it"))
+    assert recollection.recall("acme", ID, marks) == (_facts("it"), 2)
+    assert recollection.recall("acme", ID, marks_of(b"snapshot", [b"one", b"two", b"more"])) == (
+        _facts("it"),
+        2,
+    )
+    for others in (
+        marks_of(None, [b"one", b"two"]),
+        marks_of(b"snapshot", [b"two", b"one"]),
+        marks_of(b"snapshot", [b"one"]),
+        marks_of(b"another", []),
+    ):
+        assert recollection.recall("acme", ID, others) is None
+    assert recollection.recall("globex", ID, marks) is None
+
+
+def test_what_is_recalled_is_the_callers_own() -> None:
+    recollection = Recollection()
+    recollection.remember("acme", ID, marks_of(None, []), facts := _facts("it"))
+    facts.state("title", "changed", AsOf(2, "e2"))
+    first = recollection.recall("acme", ID, marks_of(None, []))
+    assert first
+    first[0].state("title", "changed", AsOf(2, "e2"))
+    second = recollection.recall("acme", ID, marks_of(None, []))
+    assert second
+    assert second[0].word("title") == "it"
+
+
+def test_the_oldest_is_forgotten_where_it_grows_too_heavy() -> None:
+    recollection = Recollection(most_weight=5000)
+    for number in range(5):
+        recollection.remember("acme", f"{number}", marks_of(None, []), _facts("x" * 1000))
+        recollection.recall("acme", "0", marks_of(None, []))
+    known = [n for n in range(5) if recollection.recall("acme", f"{n}", marks_of(None, []))]
+    assert known == [0, 2, 3, 4]
+
+
+def test_what_is_too_heavy_alone_is_not_kept() -> None:
+    recollection = Recollection(most_weight=500)
+    recollection.remember("acme", ID, marks_of(None, []), _facts("x" * 1000))
+    assert recollection.recall("acme", ID, marks_of(None, [])) is None
+
+
+def test_of_a_tenant_whose_keys_are_destroyed_nothing_is_kept() -> None:
+    recollection = Recollection()
+    for tenant in ("acme", "globex"):
+        recollection.remember(tenant, ID, marks_of(None, []), _facts("it"))
+    recollection.forget_tenants({"acme"})
+    assert recollection.recall("acme", ID, marks_of(None, [])) is None
+    assert recollection.recall("globex", ID, marks_of(None, []))

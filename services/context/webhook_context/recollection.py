@@ -1,0 +1,80 @@
+"""What the events of contexts said together when they were last read, so that they need not be opened again.
+
+A context that is busy is read after almost every event, and each time all events that its snapshot does not
+cover would be opened and learned anew. What is remembered holds only for the very same sealed bytes: where
+one of them differs, or is missing, everything is opened as if nothing were known.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from webhook_context.contexts import Facts
+
+MOST_WEIGHT = 16 * 2**20
+_WEIGHT_OF_A_THING = 64
+
+Mark = int
+"""Stands for sealed bytes, which never repeat: each has a nonce of its own."""
+
+
+def marks_of(snapshot: bytes | None, sealed: Sequence[bytes]) -> list[Mark]:
+    """Of a snapshot and the events that it does not cover."""
+    return [hash(snapshot), *map(hash, sealed)]
+
+
+class _Remembered(NamedTuple):
+    marks: list[Mark]
+    facts: Facts
+    weight: int
+
+
+class Recollection:
+    """The facts of the contexts that were read last.
+
+    Args:
+        most_weight: About how many characters and 64 for each thing that has some.
+    """
+
+    def __init__(self, most_weight: int = MOST_WEIGHT) -> None:
+        self._most_weight = most_weight
+        self._weight = 0
+        self._held: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
+
+    def recall(self, tenant: str, context_id: str, marks: Sequence[Mark]) -> tuple[Facts, int] | None:
+        """What is known of so many of these events: a copy that is the caller's, and how many."""
+        held = self._held.get((tenant, context_id))
+        if held is None or marks[: len(held.marks)] != held.marks:
+            return None
+        self._held.move_to_end((tenant, context_id))
+        return held.facts.copied(), len(held.marks) - 1
+
+    def remember(self, tenant: str, context_id: str, marks: list[Mark], facts: Facts) -> None:
+        """What these events say together; a copy is kept."""
+        self.forget(tenant, context_id)
+        weight = _weight(facts) + _WEIGHT_OF_A_THING * len(marks)
+        self._held[tenant, context_id] = _Remembered(marks, facts.copied(), weight)
+        self._weight += weight
+        while self._weight > self._most_weight:
+            _, oldest = self._held.popitem(last=False)
+            self._weight -= oldest.weight
+
+    def forget(self, tenant: str, context_id: str) -> None:
+        """Of a context that is gone nothing is kept."""
+        held = self._held.pop((tenant, context_id), None)
+        if held is not None:
+            self._weight -= held.weight
+
+    def forget_tenants(self, tenants: set[str]) -> None:
+        """Nor of tenants whose keys are destroyed."""
+        for tenant, context_id in [where for where in self._held if where[0] in tenants]:
+            self.forget(tenant, context_id)
+
+
+def _weight(facts: Facts) -> int:
+    words, labels = facts.words.values(), facts.labels.value
+    characters = sum(len(held.value) for held in words) + sum(map(len, labels))
+    characters += sum(map(len, facts.actors)) + sum(len(link.context_id) for link in facts.links)
+    return characters + _WEIGHT_OF_A_THING * (len(words) + len(labels) + len(facts.actors) + len(facts.links))
