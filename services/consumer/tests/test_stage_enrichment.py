@@ -6,6 +6,7 @@ import time
 from webhook.context.v1.context_service_pb2 import Append, BatchGetContextsRequest, UpdateContextRequest
 from webhook_consumer import handling
 from webhook_consumer.entry import DONE, Cause, Entry
+from webhook_consumer.metrics import ENRICHMENTS
 from webhook_consumer.stage_enrichment import EnrichmentStage
 from webhook_shared.errors import InvalidArgument, NotFound, Unavailable
 
@@ -99,7 +100,7 @@ async def test_contexts_of_several_tenants_share_a_batch_and_each_is_understood_
         assert context.enrichment.summary == f"e-{tenant}-{context_id[2:]}"
 
 
-async def test_what_changes_while_it_is_read_is_read_again(town):
+async def test_what_changes_while_it_is_read_is_written_so_far_and_comes_again(town):
     happens(town, "c:1", "e1")
     moved = []
 
@@ -108,10 +109,20 @@ async def test_what_changes_while_it_is_read_is_read_again(town):
             moved.append(happens(town, "c:1", "e2"))
 
     town.contexts.between = somebody_appends
+    failed = ENRICHMENTS.failed.labels("c")._value.get()
     async with town.context_store(), town.understanding(), town.consumer():
         await changed(town, "c:1")
         await town.until(lambda: is_done(town))
     assert town.contexts.contexts["default", "c:1"].enrichment.summary == "e1 e2"
+    # Each event was understood once: what was known by then was kept, without claiming to be all.
+    updates = [request for request in town.contexts.requests if isinstance(request, UpdateContextRequest)]
+    assert [(u.context.enrichment.summary, bool(u.etag)) for u in updates] == [
+        ("e1", True),
+        ("e1", False),
+        ("e1 e2", True),
+    ]
+    assert len(town.intelligence.subjects) == 2
+    assert ENRICHMENTS.failed.labels("c")._value.get() == failed
 
 
 async def test_what_never_holds_still_is_understood_as_far_as_it_was_read(town):

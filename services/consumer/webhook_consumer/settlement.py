@@ -141,7 +141,8 @@ class Settlement:
 
     def _sort_failure(self, entry: Entry, outcome: Retry | Dead, found: _Sorted) -> None:
         tool, failures = entry.tool, entry.failures + 1
-        self._metrics.failed.labels(tool).inc()
+        if not _is_contended(outcome):
+            self._metrics.failed.labels(tool).inc()
         self._holds.failed(tool, outcome)
         if not entry.failures and self._budget is not None:
             self._budget.earn(tool, 1)
@@ -170,9 +171,14 @@ class Settlement:
 
     def _is_over_budget(self, tool: str, outcome: Retry) -> bool:
         # To look again at what has changed is no retry of what failed.
-        if self._budget is None or outcome.failure is Failure.CONTENDED:
+        if self._budget is None or _is_contended(outcome):
             return False
         return not self._budget.spend(tool)
+
+
+def _is_contended(outcome: Outcome) -> bool:
+    # Nothing has failed: there is more to do than there was.
+    return isinstance(outcome, Retry) and outcome.failure is Failure.CONTENDED
 
 
 def _is_canary(entry: Entry) -> bool:

@@ -28,8 +28,6 @@ MORE_EVENTS = 50
 MOST_EVENTS = 1000
 # A summary may leave so many for later.
 DEFERRED_EVENTS = 256
-# How often a context that changes while it is read is read again at once.
-ROUNDS = 3
 # One context alone that can't be had may be that context's own trouble; it would hold up a worker for ever.
 FEWEST_AWAY = 2
 CHANGING = Retry("the context changes faster than it is understood", patient=True, failure=Failure.CONTENDED)
@@ -39,8 +37,9 @@ class EnrichmentStage:
     """Has the contexts of a batch understood, and writes that back.
 
     Enrichment is only ever late: an outage of a model provider, or of intelligence, delays it for as long
-    as it takes. A context that changed meanwhile is read again; one that never holds still gets what was
-    understood of it, and stays marked as changed.
+    as it takes. A context that changed meanwhile gets what was understood of it, stays marked as changed,
+    and comes again a little later for the rest: to a busy one understanding it again at once would only be
+    work that is out of date when it is done.
 
     Args:
         contexts: The context store.
@@ -63,17 +62,11 @@ class EnrichmentStage:
             Outage: Context store or intelligence are away.
         """
         named = [(entry.text(b"tenant"), entry.text(b"context_id")) for entry in entries]
-        found: dict[Where, Outcome] = {}
         # A context that stands here twice is understood once.
-        left = list(dict.fromkeys(where for where in named if all(where)))
+        wheres = list(dict.fromkeys(where for where in named if all(where)))
         await self._settled(entries)
         with _traced(entries):
-            for attempt in range(ROUNDS):
-                outcomes = await self._round(left, even_if_changed=attempt == ROUNDS - 1)
-                found |= outcomes
-                left = [where for where in left if found[where] is CHANGING]
-                if not left:
-                    break
+            found = await self._understood(wheres) if wheres else {}
         nameless = Dead(Cause.UNDECODABLE, "not a context: it lacks tenant or context_id")
         return [found.get(where, nameless) for where in named]
 
@@ -84,7 +77,7 @@ class EnrichmentStage:
         if left_s > 0:
             await asyncio.sleep(left_s)
 
-    async def _round(self, wheres: Sequence[Where], *, even_if_changed: bool) -> dict[Where, Outcome]:
+    async def _understood(self, wheres: Sequence[Where]) -> dict[Where, Outcome]:
         outcomes: dict[Where, Outcome] = {}
         contexts: list[Known] = []
         for where, known in (await self._read(wheres)).items():
@@ -101,9 +94,7 @@ class EnrichmentStage:
             else:
                 understood.append((known, insight))
         # At the same time: the store has a round trip for all of them then.
-        written = await asyncio.gather(
-            *(self._write(known, insight, even_if_changed=even_if_changed) for known, insight in understood)
-        )
+        written = await asyncio.gather(*(self._write(known, insight) for known, insight in understood))
         unwritten: list[ServiceError] = []
         for (known, _), result in zip(understood, written, strict=True):
             where = (known.tenant, known.context_id)
@@ -137,22 +128,18 @@ class EnrichmentStage:
                     [results[at]] = await blame.each(read_more, [known.context_id])
         return [replace(known, tenant=tenant) if isinstance(known, Known) else known for known in results]
 
-    async def _write(
-        self, known: Known, insight: Insight, *, even_if_changed: bool
-    ) -> Outcome | ServiceError:
+    async def _write(self, known: Known, insight: Insight) -> Outcome | ServiceError:
         try:
             await self._contexts.enrich(known, insight, even_if_changed=False)
+            return DONE
         except ServiceError as error:
             if error.reason != ETAG_MISMATCH:
                 return error
-        else:
-            return DONE
-        if even_if_changed:
-            try:
-                await self._contexts.enrich(known, insight, even_if_changed=True)
-            except ServiceError as error:
-                return error
-        return CHANGING
+        try:
+            await self._contexts.enrich(known, insight, even_if_changed=True)
+            return CHANGING
+        except ServiceError as error:
+            return error
 
 
 @contextmanager
