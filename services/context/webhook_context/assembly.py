@@ -138,9 +138,12 @@ def assemble(
     event_count, folded_count = stored.number("count"), stored.number("folded")
     facts, said = _read(records, tenant, context_id, stored, newest=view.events, recollection=recollection)
     events = [one.event for one in said[-view.events :]] if view.events else []
-    for event, payload in zip(events, stored.payloads, strict=bool(stored.payloads)):
+    for at, (event, payload) in enumerate(zip(events, stored.payloads, strict=bool(stored.payloads))):
         if payload is not None:
-            event.payload = records.open_payload(tenant, context_id, event.event_id, payload)
+            # A copy: what is remembered of an event has no payload.
+            events[at] = whole = ContextEvent()
+            whole.CopyFrom(event)
+            whole.payload = records.open_payload(tenant, context_id, event.event_id, payload)
     if pack is not None:
         events = _unpacked(pack, view.events - len(events), payloads=view.payloads) + events
     return Context(
@@ -174,24 +177,27 @@ def _read(
     newest: int,
     recollection: Recollection | None,
 ) -> tuple[Facts, list[Append]]:
-    """The facts of all events, and as many of the newest as had to be opened, at least those asked for."""
+    """The facts of all events, and what the newest said: at least as many as asked for, where there are."""
     snapshot, held = stored.fields["snapshot"], list(zip(stored.ids, stored.sealed, strict=True))
-    unfolded = max(len(held) - (stored.number("count") - stored.number("folded")), 0)
-    marks = marks_of(snapshot, stored.sealed[unfolded:]) if recollection else []
-    recalled = recollection.recall(tenant, context_id, marks) if recollection else None
-    if recalled:
-        facts, known = recalled
+    covered = max(len(held) - (stored.number("count") - stored.number("folded")), 0)
+    marks = marks_of(snapshot, stored.sealed)
+    unlearned = [marks[0], *marks[1 + covered :]]
+    known = recollection.recall(tenant, context_id, unlearned) if recollection else None
+    if known:
+        facts, learned = known.facts, covered + known.learned
     else:
-        facts, known = records.open_snapshot(tenant, context_id, snapshot) if snapshot else Facts(), 0
-    unlearned = unfolded + known
-    first = min(unlearned, max(len(held) - newest, 0))
+        facts, learned = records.open_snapshot(tenant, context_id, snapshot) if snapshot else Facts(), covered
+    first = min(learned, max(len(held) - newest, 0))
+    at_hand = known.newest if known else {}
     said = [
-        records.open_event(tenant, context_id, event_id.decode(), event) for event_id, event in held[first:]
+        at_hand.get(mark) or records.open_event(tenant, context_id, event_id.decode(), sealed)
+        for mark, (event_id, sealed) in zip(marks[1 + first :], held[first:], strict=True)
     ]
-    for one in said[unlearned - first :]:
+    for one in said[learned - first :]:
         facts.learn(one)
-    if recollection and (unlearned < len(held) or not recalled):
-        recollection.remember(tenant, context_id, marks, facts)
+    if recollection and (learned < len(held) or not known):
+        newer = dict(zip(marks[1 + first :], said, strict=True))
+        recollection.remember(tenant, context_id, unlearned, facts, {**at_hand, **newer})
     return facts, said
 
 

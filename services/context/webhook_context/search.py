@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 BUILD_WAIT_S = 3.0
 FRESH_WAIT_S = 1.0
-REST_S = 0.5
+REST_S = 1.0
 """Whoever searches does not wait for it; what changes twice meanwhile is read once."""
 READ_AT_ONCE = 64
 
