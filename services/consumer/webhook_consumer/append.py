@@ -1,11 +1,10 @@
 """What one webhook tells of one context: the shape in which all senders' events are stored."""
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A tie to another context, which need not exist yet.
 
     Attributes:
@@ -17,8 +16,7 @@ class Link:
     context_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """One event of one context. Empty text and empty tuples mean that the sender does not say.
 
     Attributes:

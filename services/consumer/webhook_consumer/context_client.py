@@ -55,8 +55,7 @@ class ContextClient:
     async def append(self, additions: Sequence[Addition]) -> list[ServiceError | None]:
         """Make these durable. One result per addition, in order; None where all is well."""
         results: list[ServiceError | None] = []
-        for messages in _portions([_append_message(addition) for addition in additions]):
-            request = context_service_pb2.AppendEventsRequest(appends=messages)
+        for request in _requests(additions):
             try:
                 response = await self._stub.AppendEvents(request)
             except grpc.aio.AioRpcError as error:
@@ -67,8 +66,7 @@ class ContextClient:
     async def foresee(self, additions: Sequence[Addition]) -> list[Prospect | ServiceError]:
         """What would become of these; nothing is written. One result per addition, in order."""
         results: list[Prospect | ServiceError] = []
-        for messages in _portions([_append_message(addition) for addition in additions]):
-            request = context_service_pb2.AppendEventsRequest(appends=messages, dry_run=True)
+        for request in _requests(additions, dry_run=True):
             try:
                 response = await self._stub.AppendEvents(request)
             except grpc.aio.AioRpcError as error:
@@ -115,51 +113,53 @@ class ContextClient:
             raise from_rpc_error(error) from None
 
 
-def _append_message(addition: Addition) -> context_service_pb2.Append:
+def _requests(
+    additions: Sequence[Addition], *, dry_run: bool = False
+) -> Iterator[context_service_pb2.AppendEventsRequest]:
+    request, size = context_service_pb2.AppendEventsRequest(dry_run=dry_run), 0
+    for addition in additions:
+        added = _add(request, addition).ByteSize()
+        if len(request.appends) > MOST_APPENDS or (len(request.appends) > 1 and size + added > MOST_BYTES):
+            del request.appends[-1]
+            yield request
+            request, size = context_service_pb2.AppendEventsRequest(dry_run=dry_run), 0
+            _add(request, addition)
+        size += added
+    if request.appends:
+        yield request
+
+
+def _add(request: context_service_pb2.AppendEventsRequest, addition: Addition) -> context_service_pb2.Append:
     event, said = addition.event, addition.append
-    message = context_service_pb2.Append(
+    # Filled where it is sent from, from plain values: a message that is put into another is copied, its
+    # payload too.
+    message = request.appends.add(
         tenant=event.tenant,
         context_id=said.context_id,
         tool=event.tool,
         kind=said.kind,
-        event=context_pb2.ContextEvent(
-            event_id=event.id,
-            type=said.type,
-            action=said.action,
-            actor=said.actor,
-            text=said.text,
-            url=said.url,
-            received_time=event.received_time,
-            payload=event.payload,
-            content_type=event.content_type,
-        ),
+        event={
+            "event_id": event.id,
+            "type": said.type,
+            "action": said.action,
+            "actor": said.actor,
+            "text": said.text,
+            "url": said.url,
+            "received_time": event.received_time,
+            "payload": event.payload,
+            "content_type": event.content_type,
+        },
         title=said.title,
         url=said.context_url,
         state=said.state,
         labels=said.labels,
-        links=[context_pb2.Link(relation=link.relation, context_id=link.context_id) for link in said.links],
+        links=[{"relation": link.relation, "context_id": link.context_id} for link in said.links],
         traceparent=addition.traceparent,
         replay_id=addition.replay_id,
     )
     if said.occurred is not None:
         message.event.occurred_time.FromDatetime(said.occurred)
     return message
-
-
-def _portions(
-    messages: Sequence[context_service_pb2.Append],
-) -> Iterator[list[context_service_pb2.Append]]:
-    portion: list[context_service_pb2.Append] = []
-    size = 0
-    for message in messages:
-        added = message.ByteSize()
-        if portion and (len(portion) == MOST_APPENDS or size + added > MOST_BYTES):
-            yield portion
-            portion, size = [], 0
-        portion.append(message)
-        size += added
-    if portion:
-        yield portion
 
 
 def _error(

@@ -1,7 +1,6 @@
 """Turns a verified webhook into what it says of the contexts it concerns."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.resources import files
@@ -109,7 +108,7 @@ def _timed(append: Append, event: WebhookEvent) -> Append:
     if append.occurred is not None and (latest is None or append.occurred <= latest):
         return append
     said = _utc(event.occurred_time) if event.HasField("occurred_time") else None
-    return replace(append, occurred=None if said is None or (latest and said > latest) else said)
+    return append._replace(occurred=None if said is None or (latest and said > latest) else said)
 
 
 def _utc(time: Timestamp) -> datetime | None:

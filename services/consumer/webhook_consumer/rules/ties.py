@@ -57,9 +57,7 @@ class Mention:
     link: LinkRule
 
     def links(self, text: str, scope: Scope) -> Iterator[Link]:
-        """The ties that the text mentions, in its order."""
-        if self.near not in text:
-            return
+        """The ties that the text, which holds `near`, mentions; in its order."""
         for count, match in enumerate(self.pattern.finditer(text)):
             if count >= _MATCHES_LIMIT:
                 return
@@ -91,4 +89,5 @@ def _candidates(
     text = "\n".join(as_text(path.read(scope)) for path in mentions_in)[:TEXT_LIMIT_BYTES]
     if text:
         for mention in mentions:
-            yield from mention.links(text, scope)
+            if mention.near in text:
+                yield from mention.links(text, scope)
