@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
+from webhook_intelligence.folding import folded
 from webhook_intelligence.redaction import redact
 
 LINK_REMOVED = "[link removed]"
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 # Markdown hides where a link leads behind other words, and loads images by itself.
 _MARKDOWN_LINK = re.compile(r"!?\[([^\]\[]{0,500})\]\(([^()\s]{0,2000})[^()]{0,200}\)")
 _TAG = re.compile(r"</?[A-Za-z!][^<>]{0,1000}>")
-LINK = re.compile(
+_LINK = re.compile(
     r"(?i:\b(?:[a-z][a-z0-9+.-]{1,20}://|www\.)[^\s<>\"')]{1,2000}|\b(?:javascript|data|vbscript|mailto):\S{1,2000})"
 )
+# Every text with a link holds one of these, whatever its case.
+_LINK_SIGNS = ("://", "www.", "javascript:", "data:", "vbscript:", "mailto:")
 _END = ".,;:!?]"
+
+
+def plain(text: str) -> str:
+    """The text with a space for what controls a terminal, ends of lines among it."""
+    return text if text.isprintable() else _CONTROL.sub(" ", text)
+
+
+def links_in(text: str) -> Iterator[re.Match[str]]:
+    """Whatever might be taken for a link."""
+    return _LINK.finditer(text) if _may_link(text) else iter(())
+
+
+def _may_link(text: str) -> bool:
+    lower = folded(text)
+    return any(sign in lower for sign in _LINK_SIGNS)
 
 
 def presentable(text: str, *, hosts: Collection[str], said: str | None = None) -> str:
@@ -26,16 +44,22 @@ def presentable(text: str, *, hosts: Collection[str], said: str | None = None) -
         hosts: Where links may lead, with their subdomains, over https.
         said: Links must stand in this text, too; None: anywhere.
     """
-    shown = _MARKDOWN_LINK.sub(r"\1 \2", CONTROL.sub(" ", text))
+    shown = plain(text)
+    if "](" in shown:
+        shown = _MARKDOWN_LINK.sub(r"\1 \2", shown)
+    if "<" in shown:
+        shown = _TAG.sub(" ", shown)
     # What is left of such a link that was cut off in the middle is no longer one.
-    shown = _TAG.sub(" ", shown).replace("](", "] (")
+    shown = redact(shown.replace("](", "] ("))
 
     def link(match: re.Match[str]) -> str:
         bare = match[0].rstrip(_END)
         known = said is None or bare in said
         return match[0] if known and _is_allowed(bare, hosts) else LINK_REMOVED + match[0][len(bare) :]
 
-    return redact(" ".join(LINK.sub(link, redact(shown)).split()))
+    if _may_link(shown):
+        shown = _LINK.sub(link, shown)
+    return redact(" ".join(shown.split()))
 
 
 def _is_allowed(link: str, hosts: Collection[str]) -> bool:

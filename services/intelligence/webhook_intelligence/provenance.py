@@ -41,11 +41,10 @@ def _rests_on(line: str, sources: Sequence[str], by_word: dict[str, list[int]]) 
     for word in words:
         for at in by_word.get(word, ()):
             shared[at] += 1 / len(words)
-    facts = facts_of([line])
 
     def is_source(at: int) -> bool:
         if shared[at] >= LEAST_SHARED:
             return True
-        return shared[at] >= LEAST_SHARED / 2 and any(fact in sources[at] for fact in facts)
+        return shared[at] >= LEAST_SHARED / 2 and any(fact in sources[at] for fact in facts_of([line]))
 
     return tuple(sorted(filter(is_source, shared), key=lambda at: (-shared[at], -at))[:MOST_SOURCES])

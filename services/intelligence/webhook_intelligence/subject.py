@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from webhook_intelligence.redaction import redacted_head
 
@@ -59,8 +59,7 @@ class Subject:
 
     def readable(self) -> Subject:
         """The same, cut to what is read of it and without secrets."""
-        return replace(
-            self,
+        return Subject(
             context_id=self.context_id[:TITLE_CHARS],
             title=redacted_head(self.title, TITLE_CHARS).strip(),
             summary=redacted_head(self.summary, SUMMARY_CHARS).strip(),
@@ -74,4 +73,5 @@ class Subject:
                 )
                 for happening in self.happenings
             ),
+            event_count=self.event_count,
         )

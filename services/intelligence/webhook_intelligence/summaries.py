@@ -16,7 +16,7 @@ from typing import Protocol
 from webhook_intelligence import metrics, sentences
 from webhook_intelligence.coverage import APPENDIX, Coverage, covered, facts_of
 from webhook_intelligence.ledger import Payer
-from webhook_intelligence.presentable import CONTROL, presentable
+from webhook_intelligence.presentable import plain, presentable
 from webhook_intelligence.prices import NOTHING, Usage
 from webhook_intelligence.provenance import Sourced, sourced
 from webhook_intelligence.sentences import Sentence
@@ -191,7 +191,7 @@ def roll(subject: Subject, max_words: int) -> str:
     """What `ExtractiveSummarizer.roll` says."""
     known = [
         sentences.clip(sentence, sentences.SENTENCE_WORDS)
-        for sentence in sentences.split(CONTROL.sub(" ", subject.summary))
+        for sentence in sentences.split(plain(subject.summary))
         # What was appended is weighed anew.
         if not sentence.startswith(APPENDIX)
     ]
@@ -199,12 +199,13 @@ def roll(subject: Subject, max_words: int) -> str:
     lines = list(dict.fromkeys([*map(sentences.closed, known), *told]))
     if not lines:
         return sentences.clip(sentences.closed(quotable(subject.title)), max_words) if subject.title else ""
-    states = _latest_states(lines)
-    newest_state = max(states.values(), default=len(lines) - 1)
+    said = [_states_in(line) for line in lines]
+    current = _latest_states(lines, said).values()
+    newest_state = max(current, default=len(lines) - 1)
     candidates = [
         Sentence(
             line,
-            weight=_weight(line, i, len(lines), is_current=i in states.values()),
+            weight=_weight(said[i], i, len(lines), is_current=i in current),
             keep=i in {0, newest_state, len(lines) - 1},
         )
         for i, line in enumerate(lines)
@@ -221,18 +222,17 @@ def _states_in(line: str) -> frozenset[str]:
     return frozenset(ours.split()) & STATES.keys()
 
 
-def _latest_states(lines: Sequence[str]) -> dict[str, int]:
+def _latest_states(lines: Sequence[str], said: Sequence[frozenset[str]]) -> dict[str, int]:
     """The newest line of each thing that has states: open, closed or merged; each check by itself..."""
     newest: dict[str, int] = {}
-    for i, line in enumerate(lines):
-        for word in _states_in(line):
+    for i, (line, states) in enumerate(zip(lines, said, strict=True)):
+        for word in states:
             group = STATES[word]
             newest[line.replace(word, "") if group == "run" else group] = i
     return newest
 
 
-def _weight(line: str, at: int, of: int, *, is_current: bool) -> float:
-    states = _states_in(line)
+def _weight(states: frozenset[str], at: int, of: int, *, is_current: bool) -> float:
     weight = 0.4 + 0.6 * (at + 1) / of
     if states:
         # A state that a later one has replaced is history.
