@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from webhook_intelligence import tokens
 from webhook_intelligence.budgets import Budgets
 from webhook_intelligence.chat import Chat
-from webhook_intelligence.coverage import covered, facts_of, missing_from, says
+from webhook_intelligence.coverage import LONGEST_KEPT_CHARS, _kept, covered, facts_of, missing_from, says
 from webhook_intelligence.ledger import Ledger, Payer
 from webhook_intelligence.openai_calls import OpenAICalls
 from webhook_intelligence.prices import Prices
@@ -242,3 +242,12 @@ def test_never_longer_than_allowed(summary: str, facts: list[str], words: int) -
     assert len(text.split()) <= words
     assert found.kept <= found.facts == len(facts)
     assert found.kept == sum(says(text, fact) for fact in facts)
+
+
+def test_the_facts_of_a_long_text_are_found_and_not_kept() -> None:
+    _kept.cache_clear()
+    long = "word " * LONGEST_KEPT_CHARS + "and PROJ-417 at last"
+    assert "PROJ-417" in facts_of([long])
+    assert _kept.cache_info().currsize == 0
+    assert "PROJ-417" in facts_of(["see PROJ-417"])
+    assert _kept.cache_info().currsize == 1

@@ -80,6 +80,8 @@ _DIGIT = re.compile(r"\d")
 _WITHOUT_DIGITS = _KINDS[-2:]
 _NAME = re.compile(r"\w[\w.@-]{0,38}(?: \w[\w.'-]{0,38}){0,2}")
 _NAME_WORTH = 2.5
+LONGEST_KEPT_CHARS = 4096
+"""Of a text whose facts are remembered: thousands are, and a text may have a million characters."""
 _BEFORE = re.compile(r"(?<![\w#.])")
 _AFTER = re.compile(r"(?!\w|\.\d)")
 
@@ -119,9 +121,18 @@ def facts_of(texts: Iterable[str], *, names: Sequence[str] = ()) -> list[str]:
     return sorted(worth, key=lambda fact: (-worth[fact], fact))[:MOST_FACTS]
 
 
-@lru_cache(maxsize=4096)
 def _said_in(text: str) -> tuple[tuple[str, float], ...]:
-    """The facts of one text and their worth by kind; kept, since what is left for later is read again."""
+    """The facts of one text and their worth by kind."""
+    return _kept(text) if len(text) <= LONGEST_KEPT_CHARS else _looked_for(text)
+
+
+@lru_cache(maxsize=4096)
+def _kept(text: str) -> tuple[tuple[str, float], ...]:
+    # What is left for later is read again.
+    return _looked_for(text)
+
+
+def _looked_for(text: str) -> tuple[tuple[str, float], ...]:
     found: list[tuple[str, float]] = []
     taken = [match.span() for match in links_in(text)] if "/" in text or ":" in text else []
     # Most kinds need a digit, and most texts have none.
