@@ -66,7 +66,7 @@ class EnrichmentStage:
         wheres = list(dict.fromkeys(where for where in named if all(where)))
         await self._settled(entries)
         with _traced(entries):
-            found = await self._understood(wheres) if wheres else {}
+            found = await self._understood(wheres)
         nameless = Dead(Cause.UNDECODABLE, "not a context: it lacks tenant or context_id")
         return [found.get(where, nameless) for where in named]
 

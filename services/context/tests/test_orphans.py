@@ -163,6 +163,7 @@ async def test_what_is_being_written_and_what_is_not_ours_stays(yard: Yard, make
 
 
 async def test_one_replica_looks(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It looks every minute at most otherwise.
     monkeypatch.setattr(sweeps, "LOOK_S", 0.01)
     yard.root.mkdir()
     tasks = [asyncio.create_task(yard.parts.orphans.run()) for _ in range(2)]

@@ -24,6 +24,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts[event_id] += 1
         return open_event(self, tenant, context_id, event_id, sealed)
 
+    # Counts and calls the real one: whether something was opened can't be seen from outside.
     monkeypatch.setattr(Records, "open_event", counting)
     return counts
 
@@ -140,3 +141,6 @@ def test_of_a_tenant_whose_keys_are_destroyed_nothing_is_kept() -> None:
     recollection.forget_tenants({"acme"})
     assert recollection.recall("acme", ID, marks_of(None, [])) is None
     assert recollection.recall("globex", ID, marks_of(None, []))
+    recollection.remember("acme", ID, marks_of(None, []), _facts("again"), {})
+    recollection.forget_tenants({"acme"})
+    assert recollection.recall("acme", ID, marks_of(None, [])) is None

@@ -25,7 +25,7 @@ Mark = int
 
 
 def marks_of(snapshot: bytes | None, sealed: Sequence[bytes]) -> list[Mark]:
-    """Of a snapshot and the events that it does not cover."""
+    """Of a snapshot, and then of each event."""
     return [hash(snapshot), *map(hash, sealed)]
 
 
@@ -61,6 +61,8 @@ class Recollection:
         self._most_weight = most_weight
         self._weight = 0
         self._held: OrderedDict[tuple[str, str], Remembered] = OrderedDict()
+        # Of all tenants of whom something may be held.
+        self._tenants: set[str] = set()
 
     def recall(self, tenant: str, context_id: str, marks: Sequence[Mark]) -> Remembered | None:
         """What is known of a context that begins with these, as far as it is known."""
@@ -81,6 +83,7 @@ class Recollection:
         )
         self._held[tenant, context_id] = Remembered(marks, facts.copied(), newest, weight)
         self._weight += weight
+        self._tenants.add(tenant)
         while self._weight > self._most_weight:
             _, oldest = self._held.popitem(last=False)
             self._weight -= oldest.weight
@@ -92,7 +95,10 @@ class Recollection:
             self._weight -= held.weight
 
     def forget_tenants(self, tenants: set[str]) -> None:
-        """Nor of tenants whose keys are destroyed."""
+        """Nor of tenants whose keys are destroyed; said again at their every call, it costs nothing."""
+        if self._tenants.isdisjoint(tenants):
+            return
+        self._tenants -= tenants
         for tenant, context_id in [where for where in self._held if where[0] in tenants]:
             self.forget(tenant, context_id)
 

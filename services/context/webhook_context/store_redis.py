@@ -223,11 +223,11 @@ class RedisContexts:
         return errors.unreadable(context_id)
 
     async def _assembled(self, tenant: str, context_id: str, stored: Stored, view: View) -> Context:
-        if not stored.wants_pack(view):
-            return assemble(self._records, tenant, context_id, stored, view, recollection=self._recollection)
-        where = stored.text("pointer")
-        sealed, served = await self._archive.find(stored.pack, where, stored.text("checksum"))
-        pack = await self._archive.open(tenant, context_id, sealed)
+        pack, served = None, None
+        if stored.wants_pack(view):
+            where = stored.text("pointer")
+            sealed, served = await self._archive.find(stored.pack, where, stored.text("checksum"))
+            pack = await self._archive.open(tenant, context_id, sealed)
         return assemble(
             self._records,
             tenant,

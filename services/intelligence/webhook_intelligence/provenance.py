@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from webhook_intelligence import sentences
 from webhook_intelligence.coverage import facts_of
@@ -42,9 +43,12 @@ def _rests_on(line: str, sources: Sequence[str], by_word: dict[str, list[int]]) 
         for at in by_word.get(word, ()):
             shared[at] += 1 / len(words)
 
+    # Few lines have a source that is in doubt.
+    facts = cache(lambda: facts_of([line]))
+
     def is_source(at: int) -> bool:
         if shared[at] >= LEAST_SHARED:
             return True
-        return shared[at] >= LEAST_SHARED / 2 and any(fact in sources[at] for fact in facts_of([line]))
+        return shared[at] >= LEAST_SHARED / 2 and any(fact in sources[at] for fact in facts())
 
     return tuple(sorted(filter(is_source, shared), key=lambda at: (-shared[at], -at))[:MOST_SOURCES])
