@@ -54,6 +54,20 @@ def make_bucket(url: str) -> str:
         return name
 
 
+def keep_versions(url: str, bucket: str, status: str = "Enabled") -> None:
+    """Let the bucket keep what is replaced or deleted."""
+    body = f"<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>".encode()
+    headers = {"Content-Type": "application/xml"}
+    request = urllib.request.Request(f"{url}/{bucket}?versioning", method="PUT", data=body, headers=headers)
+    with urllib.request.urlopen(request, timeout=30):
+        pass
+
+
+def versions(url: str, bucket: str) -> str:
+    with urllib.request.urlopen(f"{url}/{bucket}?versions", timeout=30) as answer:
+        return str(answer.read().decode())
+
+
 def lose_all(url: str) -> None:
     """Let there be no bucket any more."""
     with urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST"), timeout=30):

@@ -14,7 +14,15 @@ from webhook_shared import objects_directory, objects_s3
 from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
 from webhook_shared.objects_directory import DirectoryObjectStore
 
-from shared.tests.s3_server import Line, failing_line, make_bucket, moto_server, section_of
+from shared.tests.s3_server import (
+    Line,
+    failing_line,
+    keep_versions,
+    make_bucket,
+    moto_server,
+    section_of,
+    versions,
+)
 
 NAME = "v1/owner/ab/context/00000000000000000001-name.pack"
 
@@ -67,6 +75,37 @@ async def test_what_is_put_is_there_until_it_is_deleted(cold: ObjectStore) -> No
         with pytest.raises(ObjectMissing):
             await read
     await cold.delete(NAME)
+
+
+@pytest.mark.parametrize("since", ["Enabled", "Suspended"])
+async def test_what_is_deleted_leaves_no_version(server: str, since: str) -> None:
+    name = make_bucket(server)
+    keep_versions(server, name)
+    # Without conditions, as a server that has none: so the second write makes another version.
+    section = section_of(server, name, conditional_writes=False)
+    async with objects_s3.bucket(section) as store:
+        for content in (b"first", b"second"):
+            await store.put(NAME, content)
+        await store.put(f"{NAME}.other", b"begins alike")
+        assert versions(server, name).count("<VersionId>") == 3
+        keep_versions(server, name, since)
+        await store.delete(NAME)
+        with pytest.raises(ObjectMissing):
+            await store.get(NAME)
+        await store.delete(NAME)
+        assert await store.names("v1/") == [f"{NAME}.other"]
+    left = versions(server, name)
+    assert left.count("<VersionId>") == 1
+    assert "DeleteMarker" not in left
+
+
+async def test_who_may_not_ask_for_versions_can_delete(bucket: ObjectStore, line: Line) -> None:
+    await bucket.put(NAME, b"content")
+    denied = b"<Error><Code>AccessDenied</Code></Error>"
+    line.faults = [f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(denied)}\r\n\r\n{denied.decode()}"]
+    await bucket.delete(NAME)
+    with pytest.raises(ObjectMissing):
+        await bucket.get(NAME)
 
 
 async def test_many_at_once(cold: ObjectStore) -> None:

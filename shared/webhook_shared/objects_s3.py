@@ -36,6 +36,8 @@ CONNECTIONS = 32
 
 _TROUBLE = (ClientError, BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)
 _EXISTS = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.NOT_MODIFIED)
+# By servers that know no versions, and to a key that may not ask.
+_NOT_TOLD = (HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
 
 T = TypeVar("T")
 
@@ -46,6 +48,9 @@ class S3ObjectStore:
     A write says that it must not replace anything, where the server understands that. Where it is told
     that the object is there already, an attempt before had its effect and only its answer was lost: names
     are made once. Whoever writes reads back anyway.
+
+    In a bucket that keeps versions an object is deleted with all of its versions: to hide it would keep
+    what somebody has asked us to forget.
     """
 
     def __init__(self, client: Any, settings: ObjectStorageSection) -> None:
@@ -53,6 +58,7 @@ class S3ObjectStore:
         self._bucket = settings.bucket
         self._checksums = settings.checksum_mode == "when_supported"
         self._conditional = settings.conditional_writes
+        self._versioned: bool | None = None
 
     async def put(self, name: str, content: bytes) -> None:
         """See `ObjectStore`."""
@@ -73,7 +79,7 @@ class S3ObjectStore:
 
     async def delete(self, name: str) -> None:
         """See `ObjectStore`."""
-        await _with_patience(lambda: self._client.delete_object(Bucket=self._bucket, Key=name))
+        await _with_patience(lambda: self._delete(name))
 
     async def _put_once(
         self, write: Callable[[str, bytes], Awaitable[None]], name: str, content: bytes
@@ -143,6 +149,42 @@ class S3ObjectStore:
             # A server that knows no ranges gives all.
             return content[start : start + length]
         return content
+
+    async def _delete(self, name: str) -> None:
+        where = {"Bucket": self._bucket, "Key": name}
+        if not await self._keeps_versions():
+            await self._client.delete_object(**where)
+            return
+        for version in await self._versions(name):
+            await self._client.delete_object(**where, VersionId=version)
+
+    async def _keeps_versions(self) -> bool:
+        if self._versioned is None:
+            try:
+                answer = await self._client.get_bucket_versioning(Bucket=self._bucket)
+            except ClientError as error:
+                if _status(error) not in _NOT_TOLD:
+                    raise
+                log.warning("objects.versions_unknown", code=_code(error))
+                answer = {}
+            # Where no more are made there are those from before.
+            self._versioned = answer.get("Status") in {"Enabled", "Suspended"}
+        return self._versioned
+
+    async def _versions(self, name: str) -> list[str]:
+        """The ids of an object's versions, and of the marks that it was deleted."""
+        found: list[Any] = []
+        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=name)
+        async for page in pages:
+            listed = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            own = [version for version in listed if version["Key"] == name]
+            found += own
+            if len(own) < len(listed):
+                # What only begins like the name comes behind it.
+                break
+        # The latest at the end: until then the object is listed, and whoever finds it deletes it again.
+        found.sort(key=lambda version: version["IsLatest"])
+        return [str(version["VersionId"]) for version in found]
 
     async def _names(self, prefix: str, after: str, most: int) -> list[str]:
         behind = {"StartAfter": after} if after else {}
