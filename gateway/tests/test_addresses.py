@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from webhook_gateway.addresses import FORWARDED, X_FORWARDED_FOR, Proxies
+from webhook_gateway.edge.addresses import FORWARDED, X_FORWARDED_FOR, Proxies
 from webhook_shared.networks import Networks
 
 TRUSTED = Networks.parse(["10.0.0.0/8", "2001:db8:aaaa::/48", "127.0.0.1"])

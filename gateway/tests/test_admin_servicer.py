@@ -13,8 +13,8 @@ from webhook.ingest.v1 import ingest_admin_service_pb2 as messages
 from webhook.ingest.v1.ingest_admin_service_pb2_grpc import IngestAdminServiceStub
 from webhook.security.v1 import admission_pb2 as admission
 from webhook.security.v1 import admission_service_pb2 as service
-from webhook_gateway.refusal_reports import RefusalReports
-from webhook_gateway.request import Request
+from webhook_gateway.edge.refusal_reports import RefusalReports
+from webhook_gateway.edge.request import Request
 from webhook_gateway.security_client import SecurityClient
 from webhook_shared.channel import connected
 from webhook_shared.errors import from_rpc_error

@@ -6,10 +6,10 @@ import random
 
 import pytest
 from prometheus_client import REGISTRY
-from webhook_gateway.claims import Claims
-from webhook_gateway.durability import Assurance
 from webhook_gateway.outcome import Accepted, Duplicate
-from webhook_gateway.publish import EVENTS, Publisher
+from webhook_gateway.publishing.claims import Claims
+from webhook_gateway.publishing.durability import Assurance
+from webhook_gateway.publishing.stream import EVENTS, Publisher
 
 from gateway.tests.publications import publication
 

@@ -12,13 +12,13 @@ import grpc
 import pytest
 from webhook.ingest.v1 import migration_service_pb2 as messages
 from webhook.ingest.v1 import migration_service_pb2_grpc
-from webhook_gateway.dual_write import Copier, DualWriter, copying
-from webhook_gateway.migration import Migration
 from webhook_gateway.migration_servicer import MigrationServicer
 from webhook_gateway.outcome import Accepted, Publication, Published
-from webhook_gateway.publish import MISSING
-from webhook_gateway.ramp import Share
-from webhook_gateway.sending import SENT, Sent
+from webhook_gateway.publishing.dual_write import Copier, DualWriter, copying
+from webhook_gateway.publishing.migration import Migration
+from webhook_gateway.publishing.ramp import Share
+from webhook_gateway.publishing.sqs_sending import SENT, Sent
+from webhook_gateway.publishing.stream import MISSING
 from webhook_shared.channel import connected
 from webhook_shared.errors import from_rpc_error
 from webhook_shared.identity import Authenticator, Role

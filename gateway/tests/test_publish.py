@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from webhook_gateway.durability import Assurance
 from webhook_gateway.outcome import Accepted, Duplicate, Unavailable
-from webhook_gateway.publish import Publisher
+from webhook_gateway.publishing.durability import Assurance
+from webhook_gateway.publishing.stream import Publisher
 
 from gateway.tests.publications import publication
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
-from webhook_gateway import spool as spooling
-from webhook_gateway.durability import Assurance
-from webhook_gateway.keeping import drained
 from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
-from webhook_gateway.publish import Publisher
-from webhook_gateway.spool import EVENT_OVERHEAD_BYTES, opened
+from webhook_gateway.publishing import spool as spooling
+from webhook_gateway.publishing.durability import Assurance
+from webhook_gateway.publishing.keeping import drained
+from webhook_gateway.publishing.spool import EVENT_OVERHEAD_BYTES, opened
+from webhook_gateway.publishing.stream import Publisher
 
 from gateway.tests.publications import apart
 

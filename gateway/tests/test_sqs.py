@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from webhook_gateway.event_publisher import MISSING_SQS
 from webhook_gateway.outcome import Accepted, Duplicate, Publication, Unavailable
-from webhook_gateway.publish_sqs import SqsPublisher
-from webhook_gateway.ramp import Share, ramp
-from webhook_gateway.sending import LARGE_BYTES, Sender
+from webhook_gateway.publishing.event_publisher import MISSING_SQS
+from webhook_gateway.publishing.ramp import Share, ramp
+from webhook_gateway.publishing.sqs import SqsPublisher
+from webhook_gateway.publishing.sqs_sending import LARGE_BYTES, Sender
 from webhook_shared.claims import Claims
 from webhook_shared.objects_directory import DirectoryObjectStore
 from webhook_shared.partitions import Partitions

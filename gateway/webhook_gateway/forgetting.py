@@ -10,7 +10,7 @@ import orjson
 from webhook_shared.redis import Client
 
 from webhook_gateway.feed import ROWS, STREAM
-from webhook_gateway.spool import Spool
+from webhook_gateway.publishing.spool import Spool
 
 FEED, SPOOL = "feed", "spool"
 SPOOLED = "SPOOLED"

@@ -11,7 +11,7 @@ import orjson
 
 from webhook_gateway import answers
 from webhook_gateway.answers import Answer
-from webhook_gateway.spool import Spool
+from webhook_gateway.publishing.spool import Spool
 
 Probe = Callable[[], Awaitable[None]]
 

@@ -13,8 +13,8 @@ from webhook_shared.coalesce import Coalescer
 from webhook_shared.errors import ServiceError
 
 from webhook_gateway import metrics
-from webhook_gateway.keeping import Keeper
 from webhook_gateway.outcome import Outcome, Publication, Unavailable
+from webhook_gateway.publishing.keeping import Keeper
 from webhook_gateway.security_client import MAX_BODY_BYTES, Arrival, SecurityClient
 
 log = structlog.get_logger()

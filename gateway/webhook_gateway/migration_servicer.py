@@ -12,7 +12,7 @@ from webhook_shared.redis import REDIS_TROUBLE, RedisError
 
 if TYPE_CHECKING:
     # Only its type: what it is made of costs a gateway without SQS 25 MB.
-    from webhook_gateway.migration import Migration
+    from webhook_gateway.publishing.migration import Migration
 
 DEFAULT_WINDOW_S = 600.0
 DEFAULT_SETTLE_S = 30.0

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from webhook_shared.redis import Client, Script
 
-from webhook_gateway.publish import QUARANTINE
+from webhook_gateway.publishing.stream import QUARANTINE
 
 MOST_LOOKED_AT = 5000
 """Per call; a page may be short, with more to come."""

@@ -12,7 +12,7 @@ from webhook_shared.redis import REDIS_TROUBLE, Client, RedisError, Script
 from webhook_shared.tasks import ended
 
 from webhook_gateway import metrics
-from webhook_gateway.publish import QUARANTINE
+from webhook_gateway.publishing.stream import QUARANTINE
 from webhook_gateway.settings import QuarantineSection
 
 log = structlog.get_logger()

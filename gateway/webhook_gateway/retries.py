@@ -12,8 +12,8 @@ from webhook_shared.errors import FailedPrecondition, ServiceError, item_status
 from webhook_shared.errors import Unavailable as UnavailableError
 from webhook_shared.identity import Caller
 
-from webhook_gateway.keeping import Keeper
 from webhook_gateway.outcome import Accepted, Answered, Duplicate, Publication, Refused, Unavailable
+from webhook_gateway.publishing.keeping import Keeper
 from webhook_gateway.security_client import SecurityClient, judged
 
 MOST = 64

@@ -25,37 +25,37 @@ from webhook_shared.partitions import Partitions
 from webhook_shared.settings import RedisSection
 from webhook_shared.tasks import ended
 
-from webhook_gateway import http_server
-from webhook_gateway.addresses import Proxies
 from webhook_gateway.admin_servicer import IngestAdminServicer
 from webhook_gateway.conflicts import ConflictReports, Conflicts
-from webhook_gateway.durability import Assurance
-from webhook_gateway.edge import Edge
+from webhook_gateway.edge import server as http_server
+from webhook_gateway.edge.addresses import Proxies
+from webhook_gateway.edge.connection import Timeouts
+from webhook_gateway.edge.handler import Edge
+from webhook_gateway.edge.refusal_reports import RefusalReports
+from webhook_gateway.edge.tls import HttpTls, refuse_plain_http
 from webhook_gateway.feed import feeding
 from webhook_gateway.forgetting import Forgetting
 from webhook_gateway.health import REDIS, SQS, Health, unless_spooled
-from webhook_gateway.http_connection import Timeouts
-from webhook_gateway.http_tls import HttpTls, refuse_plain_http
 from webhook_gateway.intake import Intake
-from webhook_gateway.keeping import Keeper, drained
 from webhook_gateway.limits import Crowd, Disbelief, Room, connections_allowed
 from webhook_gateway.migration_servicer import MigrationServicer
-from webhook_gateway.publish import QUARANTINE, Publisher
+from webhook_gateway.publishing.durability import Assurance
+from webhook_gateway.publishing.keeping import Keeper, drained
+from webhook_gateway.publishing.spool import Spool
+from webhook_gateway.publishing.spool import opened as spooling
+from webhook_gateway.publishing.stream import QUARANTINE, Publisher
 from webhook_gateway.quarantine import Quarantine
 from webhook_gateway.quarantine_bounds import bounded
-from webhook_gateway.refusal_reports import RefusalReports
 from webhook_gateway.reports import reporting
 from webhook_gateway.retries import Retries
 from webhook_gateway.routes import Routes
 from webhook_gateway.security_client import RouteKeeper, SecurityClient, kept
 from webhook_gateway.servicer import IngestServicer
 from webhook_gateway.settings import GatewaySection, GatewaySettings, GatewayWebhook, SpoolSection
-from webhook_gateway.spool import Spool
-from webhook_gateway.spool import opened as spooling
 from webhook_gateway.tail import Tail
 
 if TYPE_CHECKING:
-    from webhook_gateway.migration import Migration
+    from webhook_gateway.publishing.migration import Migration
 
 log = structlog.get_logger()
 
@@ -223,7 +223,7 @@ async def _migration(
         yield None
         return
     # Only where SQS is used: the driver costs a gateway that does not 25 MB and half a second.
-    from webhook_gateway.queues import queues  # noqa: PLC0415  # see above
+    from webhook_gateway.publishing.queues import queues  # noqa: PLC0415  # see above
 
     async with queues(
         webhook.migration,

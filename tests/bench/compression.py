@@ -25,8 +25,8 @@ from pydantic import SecretStr
 from webhook.context.v1.context_service_pb2 import Append
 from webhook.context.v1.pack_pb2 import Pack, PackedEvent
 from webhook.event.v1.event_pb2 import WebhookEvent
-from webhook_context import pack_samples
-from webhook_context.packing import Packer
+from webhook_context.packs.packing import Packer
+from webhook_context.packs.samples import rewritten
 from webhook_shared import redis as store
 from webhook_shared.dictionary_store import Dictionaries, Entry
 from webhook_shared.dictionary_training import Task, dictionary_of, trained
@@ -139,7 +139,7 @@ async def warm_table(of: Sequence[Any], tool: ModuleType) -> list[dict[str, floa
             samples = [one.SerializeToString() for one in packs(teaching, per_context, TEACHING_CONTEXTS)]
             task = Task(
                 [one for one in samples if len(one) <= 65_536],
-                f"{pack_samples.__name__}:{pack_samples.rewritten.__name__}",
+                f"{rewritten.__module__}:{rewritten.__name__}",
                 WARM_LEVEL,
                 b"",
                 WARM_DICTIONARY_BYTES,

@@ -24,16 +24,16 @@ import psutil
 from pydantic import SecretStr
 from webhook.security.v1.admission_pb2 import OUTCOME_DUPLICATE, Delivery
 from webhook.security.v1.admission_service_pb2 import AdmitResponse
-from webhook_gateway.durability import Assurance
 from webhook_gateway.outcome import Publication
-from webhook_gateway.publish import EVENTS, Publisher
+from webhook_gateway.publishing.durability import Assurance
+from webhook_gateway.publishing.stream import EVENTS, Publisher
 from webhook_gateway.security_client import judged
 from webhook_security import catalogue
-from webhook_security.admission import Admission
-from webhook_security.known import KnownDuplicates
-from webhook_security.registry import Registry
-from webhook_security.rejections import Rejections
-from webhook_security.seen import Seen
+from webhook_security.admission.judge import Admission
+from webhook_security.duplicates.known import KnownDuplicates
+from webhook_security.duplicates.seen import Seen
+from webhook_security.evidence.rejections import Rejections
+from webhook_security.registry.sources import Registry
 from webhook_security.settings import DeduplicationSection, SecuritySection
 from webhook_shared import redis as store
 from webhook_shared.envelope import Keyring

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from webhook_consumer.dead_letters import ALL_LETTERS, DeadLetters
+from webhook_consumer.dead_letters.letters import ALL_LETTERS, DeadLetters
+from webhook_consumer.dead_letters.redrive import Canaries, Manner, Redrive
 from webhook_consumer.entry import Cause
-from webhook_consumer.queue_redis import Burial, Lane, RedisQueue
-from webhook_consumer.redrive import Canaries, Manner, Redrive
-from webhook_gateway.durability import Assurance
+from webhook_consumer.queue.redis import Burial, Lane, RedisQueue
 from webhook_gateway.outcome import Accepted, Duplicate, Publication
-from webhook_gateway.publish import Publisher
+from webhook_gateway.publishing.durability import Assurance
+from webhook_gateway.publishing.stream import Publisher
 from webhook_shared import redis as store
 from webhook_shared.partitions import Partitions
 from webhook_shared.settings import RedisSection

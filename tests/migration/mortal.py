@@ -18,7 +18,7 @@ UP_WITHIN_S = 90.0
 # What takes seconds to import is imported once, by the one that the others are forked from.
 _PROCESSES = get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    [__name__, "webhook_consumer.sqs_consumption", "webhook_gateway.publish_sqs"]
+    [__name__, "webhook_consumer.sqs.consumption", "webhook_gateway.publishing.sqs"]
 )
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from webhook.ingest.v1 import migration_service_pb2_grpc
-from webhook_gateway.migration import Migration
 from webhook_gateway.migration_servicer import MigrationServicer
-from webhook_gateway.ramp import Share
+from webhook_gateway.publishing.migration import Migration
+from webhook_gateway.publishing.ramp import Share
 from webhook_shared import redis as store
 from webhook_shared import sqs
 from webhook_shared.identity import Authenticator, Role

@@ -10,10 +10,10 @@ from typing import Self
 
 from webhook_consumer import metrics
 from webhook_consumer.entry import DONE, Entry, Outcome
-from webhook_consumer.retry import RetryPolicy
-from webhook_consumer.worker import Limits, Worker
-from webhook_gateway.durability import Durability
+from webhook_consumer.failures.retry import RetryPolicy
+from webhook_consumer.workers.worker import Limits, Worker
 from webhook_gateway.outcome import Accepted
+from webhook_gateway.publishing.durability import Durability
 from webhook_shared.tasks import ended
 
 from tests.servers.machines import until

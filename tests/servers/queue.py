@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Self
 
 from webhook_consumer.lanes import event_lanes
-from webhook_consumer.queue_redis import Lane, RedisQueue
+from webhook_consumer.queue.redis import Lane, RedisQueue
 from webhook_consumer.settings import ConsumerSection
-from webhook_gateway.durability import Assurance, Durability
 from webhook_gateway.outcome import Publication, Published
-from webhook_gateway.publish import Publisher
+from webhook_gateway.publishing.durability import Assurance, Durability
+from webhook_gateway.publishing.stream import Publisher
 from webhook_shared import redis as store
 from webhook_shared.partitions import Partitions
 

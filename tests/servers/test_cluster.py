@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 import pytest
-from webhook_consumer.crew import Crew
-from webhook_consumer.dead_letters import DeadLetters
+from webhook_consumer.dead_letters.letters import DeadLetters
 from webhook_consumer.lanes import event_lanes, left_behind
+from webhook_consumer.workers.crew import Crew
 from webhook_gateway.outcome import Accepted
-from webhook_gateway.publish import MISSING
+from webhook_gateway.publishing.stream import MISSING
 from webhook_shared import redis as store
 from webhook_shared.redis import slot_of
 from webhook_shared.settings import RedisSection

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from webhook_consumer.entry import Cause
-from webhook_consumer.queue_redis import START, Burial, Delayed, StreamLost
-from webhook_gateway.durability import Durability
+from webhook_consumer.queue.redis import START, Burial, Delayed, StreamLost
 from webhook_gateway.outcome import Accepted, Duplicate, Unavailable
-from webhook_gateway.publish import MISSING
+from webhook_gateway.publishing.durability import Durability
+from webhook_gateway.publishing.stream import MISSING
 from webhook_shared import redis as store
 
 from tests.servers.machines import until

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from webhook_consumer.breaker import BreakerPolicy, Breakers, State, Tally
-from webhook_consumer.dead_letters import DeadLetters, LetterFilter
+from webhook_consumer.admin.tools import Tools
+from webhook_consumer.dead_letters.letters import DeadLetters, LetterFilter
+from webhook_consumer.dead_letters.redrive import Canaries, Manner, Phase, Redrive, Result
 from webhook_consumer.entry import DONE, Cause, Entry, Outcome, Retry
-from webhook_consumer.holds import Holds
+from webhook_consumer.failures.breaker import BreakerPolicy, Breakers, State, Tally
+from webhook_consumer.failures.holds import Holds
+from webhook_consumer.failures.retry import RetryPolicy
 from webhook_consumer.metrics import EVENTS
-from webhook_consumer.queue_redis import Burial
-from webhook_consumer.redrive import Canaries, Manner, Phase, Redrive, Result
-from webhook_consumer.retry import RetryPolicy
-from webhook_consumer.tools import Tools
-from webhook_consumer.worker import Worker
+from webhook_consumer.queue.redis import Burial
+from webhook_consumer.workers.worker import Worker
 
 from tests.servers.ledger import LIMITS
 from tests.servers.machines import until

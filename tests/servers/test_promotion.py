@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 import pytest_asyncio
-from webhook_gateway.durability import Durability
+from webhook_gateway.publishing.durability import Durability
 
 from tests.servers import machines
 from tests.servers.ledger import Ledger

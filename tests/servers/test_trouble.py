@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 from webhook_gateway.outcome import Accepted
-from webhook_gateway.publish import MISSING
+from webhook_gateway.publishing.stream import MISSING
 from webhook_shared import redis as store
 from webhook_shared.settings import RedisSection
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from webhook_gateway.answers import Answer, plain
-from webhook_gateway.http_connection import Timeouts
-from webhook_gateway.http_server import serving
-from webhook_gateway.http_tls import HttpTls, refuse_plain_http
+from webhook_gateway.edge.connection import Timeouts
+from webhook_gateway.edge.request import Request
+from webhook_gateway.edge.server import serving
+from webhook_gateway.edge.tls import HttpTls, refuse_plain_http
 from webhook_gateway.limits import Crowd, Room
-from webhook_gateway.request import Request
 from webhook_gateway.settings import GatewaySection
 from webhook_ops.authority import Pair
 from webhook_shared.settings import TlsSection

@@ -18,7 +18,7 @@ from webhook_ops.samples.senders import senders
 from webhook_ops.samples.signing import example_body, freshened, sign
 from webhook_security import catalogue
 from webhook_security.refusals import Refusal
-from webhook_security.verify import Check, Key, Proof, Verifier, verify
+from webhook_security.verification.verify import Check, Key, Proof, Verifier, verify
 
 NOW = 1_795_168_230.9
 # Senders' published secret; one comma tells GitHub's example from Atlassian's.

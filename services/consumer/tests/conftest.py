@@ -37,11 +37,11 @@ from webhook.intelligence.v1.intelligence_service_pb2_grpc import (
 from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_consumer import metrics
 from webhook_consumer.entry import DONE, Entry, Outcome
-from webhook_consumer.queue_redis import Lane, RedisQueue
-from webhook_consumer.retry import RetryPolicy
+from webhook_consumer.failures.retry import RetryPolicy
+from webhook_consumer.queue.redis import Lane, RedisQueue
 from webhook_consumer.settings import ConsumerSettings
 from webhook_consumer.wiring import running
-from webhook_consumer.worker import Limits, Worker
+from webhook_consumer.workers.worker import Limits, Worker
 from webhook_shared import redis as store
 from webhook_shared.envelope import Keyring
 from webhook_shared.errors import Aborted, NotFound, ServiceError, item_status

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from webhook_consumer import archive_metrics, archive_search
-from webhook_consumer.archive import Archive
-from webhook_consumer.archive_events import Archived, Chunk, Damaged
-from webhook_consumer.archive_search import Wanted
-from webhook_consumer.archive_segments import EVENTS, INDEX, Segments, Unreadable
-from webhook_consumer.archive_settings import ArchiveSection
-from webhook_consumer.archive_waiting import HELD, STREAM, Waiting
+from webhook_consumer.archive import metrics as archive_metrics
+from webhook_consumer.archive import search as archive_search
+from webhook_consumer.archive.events import Archived, Chunk, Damaged
+from webhook_consumer.archive.facade import Archive
+from webhook_consumer.archive.search import Wanted
+from webhook_consumer.archive.segments import EVENTS, INDEX, Segments, Unreadable
+from webhook_consumer.archive.settings import ArchiveSection
+from webhook_consumer.archive.waiting import HELD, STREAM, Waiting
 from webhook_consumer.entry import DONE, Entry, Outage, Retry
 from webhook_shared import master_key_record, object_store
 from webhook_shared.master_keys import MasterKeys
@@ -347,7 +348,7 @@ async def test_what_a_dead_writer_left_is_swept(
     assert len(await store.names(EVENTS)) == 2
     await heir.archiver.sweep()
     assert len(await store.names(EVENTS)) == 2, "somebody may be writing it"
-    monkeypatch.setattr("webhook_consumer.archiver.LEFTOVER_AGE_MS", 0)
+    monkeypatch.setattr("webhook_consumer.archive.archiver.LEFTOVER_AGE_MS", 0)
     await heir.archiver.sweep()
     assert len(await store.names(EVENTS)) == len(await store.names(INDEX)) == 1
     assert await every(heir) == ids(1)
@@ -377,7 +378,7 @@ async def test_what_is_not_there_as_written_is_not_dropped(redis: Client, folder
 async def test_who_dies_while_sweeping_leaves_no_half(
     redis: Client, folder: ObjectStore, when: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhook_consumer.archiver.LEFTOVER_AGE_MS", 0)
+    monkeypatch.setattr("webhook_consumer.archive.archiver.LEFTOVER_AGE_MS", 0)
     segments = Segments(folder, MASTER)
     [event] = Chunk.of([fields(1)]).events()
     await segments.write([event], written_ms=NOON_MS - HOUR_MS * 24 * 400)

@@ -1,11 +1,11 @@
 """What keeps failing is left alone for a while, and nobody else waits for it."""
 
 import pytest
-from webhook_consumer.breaker import BreakerPolicy, Breakers, Held, State, Tally
 from webhook_consumer.entry import DONE, Cause, Dead, Failure, Retry
-from webhook_consumer.holds import Holds
+from webhook_consumer.failures.breaker import BreakerPolicy, Breakers, Held, State, Tally
+from webhook_consumer.failures.holds import Holds
+from webhook_consumer.failures.retry import RetryPolicy
 from webhook_consumer.metrics import breaker_state
-from webhook_consumer.retry import RetryPolicy
 
 POLICY = BreakerPolicy(failures=4, share=0.5, open_s=0.1, longest_open_s=0.3, probes=2, probe_lease_s=0.1)
 PATIENT = RetryPolicy(max_retries=1000, base_s=0.005, cap_s=0.02)

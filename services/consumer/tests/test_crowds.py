@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 import pytest
-from webhook_consumer.queue_redis import START
+from webhook_consumer.queue.redis import START
 
 # As if a consumer had read so many and were gone.
 HOLD = """
@@ -27,9 +27,9 @@ PROGRAM = """
 import asyncio, ctypes, os, resource, sys
 from webhook_consumer import metrics
 from webhook_consumer.entry import DONE
-from webhook_consumer.queue_redis import Lane, RedisQueue
-from webhook_consumer.retry import RetryPolicy
-from webhook_consumer.worker import Limits, Worker
+from webhook_consumer.failures.retry import RetryPolicy
+from webhook_consumer.queue.redis import Lane, RedisQueue
+from webhook_consumer.workers.worker import Limits, Worker
 from webhook_shared import redis as store
 from webhook_shared.settings import RedisSection
 

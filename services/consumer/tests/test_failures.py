@@ -4,13 +4,14 @@ import asyncio
 
 import grpc
 import pytest
-from webhook_consumer import blame, handling
 from webhook_consumer.entry import DONE, Cause, Dead, Failure, Outage, Retry
-from webhook_consumer.failures import breaker_policy, retry_budget, retry_policy
-from webhook_consumer.holds import Holds
+from webhook_consumer.failures import blame
+from webhook_consumer.failures.holds import Holds
+from webhook_consumer.failures.retry import RetryBudget, RetryPolicy, RetryTerms
 from webhook_consumer.metrics import over_budget
-from webhook_consumer.retry import RetryBudget, RetryPolicy, RetryTerms
+from webhook_consumer.policies import breaker_policy, retry_budget, retry_policy
 from webhook_consumer.settings import ConsumerSection
+from webhook_consumer.workers import handling
 from webhook_shared.errors import Internal, InvalidArgument, ResourceExhausted, ServiceError, Unavailable
 
 TERMS = RetryPolicy(3, 1.0, 10.0, {Failure.RATE_LIMITED: RetryTerms(20, 2.0, 300.0)})

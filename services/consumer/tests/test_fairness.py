@@ -4,11 +4,11 @@ import asyncio
 from collections import Counter
 
 import pytest
-from webhook_consumer import reader
-from webhook_consumer.buffer import Buffer
 from webhook_consumer.entry import DONE, Entry, Outage
-from webhook_consumer.holds import Holds
-from webhook_consumer.shares import ACTIVE_S, Shares, tool_of
+from webhook_consumer.failures.holds import Holds
+from webhook_consumer.workers import reader
+from webhook_consumer.workers.buffer import Buffer
+from webhook_consumer.workers.shares import ACTIVE_S, Shares, tool_of
 
 
 def entries(tool, count, start=0):

@@ -17,19 +17,19 @@ from webhook.consumer.v1 import forgetting_service_pb2 as messages
 from webhook.consumer.v1.forgetting_service_pb2_grpc import ForgettingServiceStub
 from webhook.erasure.v1.erasure_pb2 import Wanted as Asked
 from webhook.event.v1.event_pb2 import WebhookEvent
-from webhook_consumer.archive import Archive
-from webhook_consumer.archive_events import Chunk
-from webhook_consumer.archive_settings import ArchiveSection
-from webhook_consumer.archive_waiting import Waiting
+from webhook_consumer.archive.events import Chunk
+from webhook_consumer.archive.facade import Archive
+from webhook_consumer.archive.settings import ArchiveSection
+from webhook_consumer.archive.waiting import Waiting
+from webhook_consumer.dead_letters.retention import LetterRetention
 from webhook_consumer.entry import Cause
-from webhook_consumer.forgetting import Forgetting
-from webhook_consumer.forgetting_match import Wanted
-from webhook_consumer.forgetting_places import places_of
-from webhook_consumer.forgetting_servicer import ForgettingServicer
-from webhook_consumer.letter_retention import LetterRetention
+from webhook_consumer.forgetting.erasure import Forgetting
+from webhook_consumer.forgetting.match import Wanted
+from webhook_consumer.forgetting.places import places_of
+from webhook_consumer.forgetting.servicer import ForgettingServicer
 from webhook_consumer.normalize import normalize
 from webhook_consumer.opener import Opener
-from webhook_consumer.queue_redis import Burial, Delayed
+from webhook_consumer.queue.redis import Burial, Delayed
 from webhook_shared.channel import connected
 from webhook_shared.errors import from_rpc_error
 from webhook_shared.identity import ApiKeys, Authenticator, Role

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from webhook_consumer import metrics
 from webhook_consumer.entry import DONE, Cause, Dead, Outage, Retry
-from webhook_consumer.queue_redis import Delayed
-from webhook_consumer.queue_sqs import SqsQueue
-from webhook_consumer.worker import Worker
+from webhook_consumer.queue.redis import Delayed
+from webhook_consumer.sqs.queue import SqsQueue
+from webhook_consumer.workers.worker import Worker
 from webhook_shared.claims import Claim
 from webhook_shared.objects_directory import DirectoryObjectStore
 from webhook_shared.sqs_message import Message, encode

@@ -10,12 +10,13 @@ from typing import Any
 
 import orjson
 import pytest
-from webhook_consumer import answers, metrics
-from webhook_consumer.backlog import Backlog
+from webhook_consumer import metrics
+from webhook_consumer.admin import answers
+from webhook_consumer.admin.backlog import Backlog
 from webhook_consumer.entry import DONE, Cause, Retry
-from webhook_consumer.queue_sqs import SqsQueue
-from webhook_consumer.stage_sqs import SqsStage
-from webhook_consumer.worker import Worker
+from webhook_consumer.sqs.queue import SqsQueue
+from webhook_consumer.sqs.stage import SqsStage
+from webhook_consumer.workers.worker import Worker
 from webhook_shared.claims import Claim, Claims
 from webhook_shared.objects import ObjectMissing
 from webhook_shared.objects_directory import DirectoryObjectStore

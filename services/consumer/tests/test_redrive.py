@@ -6,11 +6,11 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from webhook.consumer.v1 import consumer_admin_service_pb2 as messages
-from webhook_consumer.dead_letters import DeadLetters, Letter, LetterFilter
+from webhook_consumer.dead_letters.fingerprint import fingerprint
+from webhook_consumer.dead_letters.letters import DeadLetters, Letter, LetterFilter
+from webhook_consumer.dead_letters.redrive import Canaries, Manner, Phase, Redrive, Result
 from webhook_consumer.entry import DONE, Cause, Dead, Retry
-from webhook_consumer.fingerprint import fingerprint
-from webhook_consumer.redrive import Canaries, Manner, Phase, Redrive, Result
-from webhook_consumer.retry import RetryPolicy
+from webhook_consumer.failures.retry import RetryPolicy
 from webhook_shared.errors import InvalidArgument, from_rpc_error
 
 from services.consumer.tests.test_admin import admin

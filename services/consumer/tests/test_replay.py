@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 from webhook.consumer.v1 import archive_service_pb2 as messages
 from webhook.consumer.v1.archive_service_pb2_grpc import ArchiveServiceStub
-from webhook_consumer import replay
-from webhook_consumer.archive_search import Wanted
-from webhook_consumer.replay import Order, Progress, ReplayDiffers, Replays
+from webhook_consumer.archive import replay
+from webhook_consumer.archive.replay import Order, Progress, ReplayDiffers, Replays
+from webhook_consumer.archive.search import Wanted
 from webhook_shared.channel import connected
 from webhook_shared.errors import FailedPrecondition, from_rpc_error
 from webhook_shared.identity import ApiKeys, Role

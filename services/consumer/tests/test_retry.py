@@ -2,7 +2,7 @@
 
 import pytest
 from webhook_consumer.entry import Retry
-from webhook_consumer.retry import RetryPolicy
+from webhook_consumer.failures.retry import RetryPolicy
 
 POLICY = RetryPolicy(max_retries=3, base_s=1.0, cap_s=10.0)
 

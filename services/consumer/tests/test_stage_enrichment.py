@@ -4,10 +4,10 @@ import asyncio
 import time
 
 from webhook.context.v1.context_service_pb2 import Append, BatchGetContextsRequest, UpdateContextRequest
-from webhook_consumer import handling
 from webhook_consumer.entry import DONE, Cause, Entry
 from webhook_consumer.metrics import ENRICHMENTS
-from webhook_consumer.stage_enrichment import EnrichmentStage
+from webhook_consumer.stages.enrichment import EnrichmentStage
+from webhook_consumer.workers import handling
 from webhook_shared.errors import InvalidArgument, NotFound, Unavailable
 
 WORKED_ON_S = 0.5

@@ -10,14 +10,14 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from webhook.consumer.v1 import consumer_admin_service_pb2 as messages
-from webhook_consumer.breaker import PAUSES, BreakerPolicy, Breakers, Tally
-from webhook_consumer.dead_letters import DeadLetters
+from webhook_consumer.admin.tools import MOST_SAMPLED, Tools
+from webhook_consumer.dead_letters.letters import DeadLetters
 from webhook_consumer.entry import DONE, Cause, Dead, Retry
-from webhook_consumer.holds import Holds
+from webhook_consumer.failures.breaker import PAUSES, BreakerPolicy, Breakers, Tally
+from webhook_consumer.failures.holds import Holds
+from webhook_consumer.failures.retry import RetryPolicy
 from webhook_consumer.metrics import tool_paused
-from webhook_consumer.queue_redis import START
-from webhook_consumer.retry import RetryPolicy
-from webhook_consumer.tools import MOST_SAMPLED, Tools
+from webhook_consumer.queue.redis import START
 from webhook_shared.errors import from_rpc_error
 
 from services.consumer.tests.test_admin import admin
@@ -329,7 +329,7 @@ async def test_operators_claim_and_drain(town):
 async def test_the_watchdog_ends_a_process_whose_loop_stands_still_and_no_other():
     program = """
 import asyncio, sys
-from webhook_consumer.watchdog import Watchdog
+from webhook_consumer.workers.watchdog import Watchdog
 async def main():
     async with Watchdog(0.3).watching():
         print("well", flush=True)

@@ -5,8 +5,8 @@ import os
 
 import pytest
 from webhook_consumer.entry import DONE, Cause, Dead, Outage, Retry
-from webhook_consumer.queue_redis import START, Delayed
-from webhook_consumer.retry import RetryPolicy
+from webhook_consumer.failures.retry import RetryPolicy
+from webhook_consumer.queue.redis import START, Delayed
 
 
 async def test_what_was_queued_before_the_first_worker_is_worked_on_like_the_rest(lab):

@@ -15,7 +15,7 @@ from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook_shared.errors import ServiceError, from_item_status, from_rpc_error
 
 from webhook_consumer import append
-from webhook_consumer.enrichment import Happening, Insight, Known
+from webhook_consumer.insight import Happening, Insight, Known
 
 MOST_APPENDS = 1000
 MOST_CONTEXTS = 256

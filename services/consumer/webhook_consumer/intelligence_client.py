@@ -9,7 +9,7 @@ from webhook.intelligence.v1 import intelligence_service_pb2 as messages
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
 from webhook_shared.errors import ServiceError, from_item_status, from_rpc_error
 
-from webhook_consumer.enrichment import Insight, Known, Model
+from webhook_consumer.insight import Insight, Known, Model
 
 MOST_SUBJECTS = 256
 MOST_BYTES = 16 * 2**20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from webhook_shared.partitions import Partitions, possible
 from webhook_shared.redis import Client, slot_of
 
-from webhook_consumer.queue_redis import Lane
+from webhook_consumer.queue.redis import Lane
 from webhook_consumer.settings import ConsumerSection
 
 

@@ -9,7 +9,7 @@ from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook_shared.envelope import MAGIC, Keyring, Opening, Undecodable, UnknownFormat, UnknownKey
 
 from webhook_consumer.entry import Cause, Dead, Entry, Failure, Outage, Retry
-from webhook_consumer.queue_redis import QUEUE_TROUBLE
+from webhook_consumer.queue.redis import QUEUE_TROUBLE
 
 SCHEMA = b"1"
 

@@ -18,14 +18,14 @@ from webhook_shared.errors import InvalidArgument, NotFound
 from webhook_shared.identity import Role, caller
 from webhook_shared.server import Service
 
-from webhook_consumer import answers
-from webhook_consumer.backlog import Backlog
-from webhook_consumer.breaker import ALL_TOOLS, State
-from webhook_consumer.dead_letters import DeadLetter, DeadLetters, Letter, LetterFilter
+from webhook_consumer.admin import answers
+from webhook_consumer.admin.backlog import Backlog
+from webhook_consumer.admin.tools import Tools
+from webhook_consumer.dead_letters.letters import DeadLetter, DeadLetters, Letter, LetterFilter
+from webhook_consumer.dead_letters.redrive import Manner, Phase, Progress, Redrive, Result
 from webhook_consumer.entry import Outage
+from webhook_consumer.failures.breaker import ALL_TOOLS, State
 from webhook_consumer.opener import Opener
-from webhook_consumer.redrive import Manner, Phase, Progress, Redrive, Result
-from webhook_consumer.tools import Tools
 
 NAME = "webhook.consumer.v1.ConsumerAdminService"
 USUAL_CONSUMERS, MOST_CONSUMERS = 100, 1000

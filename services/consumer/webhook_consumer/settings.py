@@ -18,8 +18,8 @@ from webhook_shared.settings import (
     setting,
 )
 
-from webhook_consumer.archive_settings import ArchiveSection
-from webhook_consumer.failure_settings import (
+from webhook_consumer.archive.settings import ArchiveSection
+from webhook_consumer.failures.settings import (
     AwaySection,
     BreakerSection,
     RateLimitedSection,

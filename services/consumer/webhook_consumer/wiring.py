@@ -28,37 +28,37 @@ from webhook_shared.server import Service, serving
 from webhook_shared.tasks import ended
 
 from webhook_consumer import metrics
-from webhook_consumer.archive import Archive
-from webhook_consumer.archive_servicer import ArchiveServicer
-from webhook_consumer.backlog import Backlog
-from webhook_consumer.breaker import Breakers
+from webhook_consumer.admin.backlog import Backlog
+from webhook_consumer.admin.tools import Tools
+from webhook_consumer.archive.facade import Archive
+from webhook_consumer.archive.replay import Replays
+from webhook_consumer.archive.replay_rehearsal import Rehearsal
+from webhook_consumer.archive.servicer import ArchiveServicer
 from webhook_consumer.context_client import ContextClient
-from webhook_consumer.crew import Crew
-from webhook_consumer.dead_letters import DeadLetters
+from webhook_consumer.dead_letters.letters import DeadLetters
+from webhook_consumer.dead_letters.redrive import Canaries, Redrive
+from webhook_consumer.dead_letters.retention import LetterRetention
 from webhook_consumer.entry import Handler
-from webhook_consumer.failures import breaker_policy, retry_budget, retry_policy
-from webhook_consumer.forgetting import Forgetting
-from webhook_consumer.forgetting_places import places_of
-from webhook_consumer.forgetting_servicer import ForgettingServicer
-from webhook_consumer.holds import Holds
+from webhook_consumer.failures.breaker import Breakers
+from webhook_consumer.failures.holds import Holds
+from webhook_consumer.forgetting.erasure import Forgetting
+from webhook_consumer.forgetting.places import places_of
+from webhook_consumer.forgetting.servicer import ForgettingServicer
 from webhook_consumer.intelligence_client import IntelligenceClient
 from webhook_consumer.lanes import enrichment_lane, event_lanes, left_behind
-from webhook_consumer.letter_retention import LetterRetention
 from webhook_consumer.normalize import Normalizer
 from webhook_consumer.opener import Opener
-from webhook_consumer.queue import EventQueue
-from webhook_consumer.queue_redis import Lane, RedisQueue
-from webhook_consumer.redrive import Canaries, Redrive
-from webhook_consumer.replay import Replays
-from webhook_consumer.replay_rehearsal import Rehearsal
+from webhook_consumer.policies import breaker_policy, retry_budget, retry_policy
+from webhook_consumer.queue.protocol import EventQueue
+from webhook_consumer.queue.redis import Lane, RedisQueue
 from webhook_consumer.servicer import ConsumerAdmin
 from webhook_consumer.settings import ConsumerSection, ConsumerSettings, ConsumerWebhook
-from webhook_consumer.stage_enrichment import EnrichmentStage
-from webhook_consumer.stage_events import EventStage
-from webhook_consumer.tools import Tools
-from webhook_consumer.watchdog import Watchdog
-from webhook_consumer.witness import Witness
-from webhook_consumer.worker import Limits, Worker
+from webhook_consumer.stages.enrichment import EnrichmentStage
+from webhook_consumer.stages.events import EventStage
+from webhook_consumer.stages.witness import Witness
+from webhook_consumer.workers.crew import Crew
+from webhook_consumer.workers.watchdog import Watchdog
+from webhook_consumer.workers.worker import Limits, Worker
 
 CONTEXT_DEADLINE_S = 30.0
 # A batch of summaries by a remote model takes its time.
@@ -229,7 +229,7 @@ async def _sqs(
 ) -> AsyncIterator[tuple[EventQueue, Handler]]:
     """The queue on SQS, and stage one for what it brings."""
     # Only where SQS is read: the driver costs a process that does not 25 MB and half a second.
-    from webhook_consumer.sqs_consumption import sqs_queue, sqs_stage  # noqa: PLC0415  # see above
+    from webhook_consumer.sqs.consumption import sqs_queue, sqs_stage  # noqa: PLC0415  # see above
 
     consumer = webhook.consumer
     async with sqs_queue(

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from webhook.context.v1 import context_admin_service_pb2, context_pb2, context_service_pb2
 from webhook.context.v1.context_admin_service_pb2_grpc import ContextAdminServiceStub
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
-from webhook_context.erasing import USUAL_SETTLING, Settling
+from webhook_context.erasing.forgetting import USUAL_SETTLING, Settling
 from webhook_context.settings import ContextSettings, ContextWebhook
 from webhook_context.wiring import running
 from webhook_shared.channel import connected

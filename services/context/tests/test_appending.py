@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from webhook.context.v1 import context_pb2
-from webhook_context.contexts import Facts
+from webhook_context.domain.contexts import Facts
 from webhook_shared.redis import Client
 
 ID = "github:octo/hello:issue:1"

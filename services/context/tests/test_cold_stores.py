@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from webhook_context import keys
-from webhook_context.tiering import tiering
+from webhook_context.parts.tiers import tiering
+from webhook_context.store import keys
 from webhook_shared import objects_s3
 from webhook_shared import redis as servers
 from webhook_shared.objects import ObjectTrouble

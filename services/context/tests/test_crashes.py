@@ -18,12 +18,13 @@ from typing import Any
 
 import pytest
 from webhook.context.v1.context_pb2 import Tier
-from webhook_context import keys, messages
-from webhook_context.assembly import View
-from webhook_context.contexts import Appended, Change, Context
+from webhook_context import messages
+from webhook_context.domain.contexts import Appended, Change, Context
+from webhook_context.parts.tiers import Tiering, tiering
 from webhook_context.settings import ContextLifecycleSection
-from webhook_context.tiering import Tiering, tiering
-from webhook_context.tiers_redis import Timing
+from webhook_context.store import keys
+from webhook_context.store.assembly import View
+from webhook_context.store.tiers_redis import Timing
 from webhook_shared import redis as store
 from webhook_shared.errors import Aborted, ServiceError
 from webhook_shared.objects import ObjectTrouble

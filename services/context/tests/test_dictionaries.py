@@ -13,9 +13,9 @@ import pytest
 from webhook.context.v1 import context_admin_service_pb2
 from webhook.context.v1.context_service_pb2 import Append
 from webhook.context.v1.pack_pb2 import Pack, PackedEvent
-from webhook_context.learning import USE, learning
-from webhook_context.pack_samples import rewritten
-from webhook_context.packing import Packer
+from webhook_context.packs.packing import Packer
+from webhook_context.packs.samples import rewritten
+from webhook_context.parts.learning import USE, learning
 from webhook_context.settings import ContextLifecycleSection
 from webhook_shared import compression
 from webhook_shared.dictionary_settings import DictionarySection

@@ -15,10 +15,10 @@ from pydantic import SecretStr
 from webhook.context.v1 import context_admin_service_pb2 as admin_pb2
 from webhook.context.v1 import context_pb2, context_service_pb2
 from webhook.erasure.v1.erasure_pb2 import Place
-from webhook_context import keys
-from webhook_context.certificate import NotGenuine, is_about, verified
-from webhook_context.erasing import Settling
-from webhook_context.erasing_jobs import LEASE_MS
+from webhook_context.erasing.certificate import NotGenuine, is_about, verified
+from webhook_context.erasing.forgetting import Settling
+from webhook_context.erasing.jobs import LEASE_MS
+from webhook_context.store import keys
 from webhook_shared.envelope import Keyring, UnknownKey
 from webhook_shared.errors import ServiceError, from_rpc_error
 from webhook_shared.identity import ApiKeys, Role

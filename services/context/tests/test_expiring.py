@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from webhook.context.v1 import context_service_pb2
-from webhook_context import keys
-from webhook_context.expiring import TOMBSTONE_MS, Expiring
-from webhook_context.tiering import tiering
-from webhook_context.updating import Updating
+from webhook_context.erasing.expiring import TOMBSTONE_MS, Expiring
+from webhook_context.parts.tiers import tiering
+from webhook_context.store import keys
+from webhook_context.writing.updating import Updating
 from webhook_shared.objects import ObjectStorageSection
 from webhook_shared.objects_directory import DirectoryObjectStore
 from webhook_shared.redis import Client

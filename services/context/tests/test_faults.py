@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from webhook_context import keys
+from webhook_context.store import keys
 from webhook_shared.errors import from_rpc_error
 from webhook_shared.redis import Client, connect
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from webhook.context.v1.context_pb2 import Tier
-from webhook_context.lifecycle import Plan, Policy, State, Step, next_step
+from webhook_context.domain.lifecycle import Plan, Policy, State, Step, next_step
 
 HOT, WARM, COLD = Tier.TIER_HOT, Tier.TIER_WARM, Tier.TIER_COLD
 NOW = 1_000_000

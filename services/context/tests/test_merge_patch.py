@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from webhook.context.v1 import context_pb2
 from webhook.context.v1 import context_service_pb2 as pb
-from webhook_context.merge_patch import PatchError, merged, parsed
+from webhook_context.domain.merge_patch import PatchError, merged, parsed
 
 ISSUE = "github:octo/hello:issue:1"
 

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from webhook.context.v1.context_pb2 import Tier
-from webhook_context import keys, messages
-from webhook_context.orphans import Verdict
+from webhook_context import messages
+from webhook_context.parts.tiers import Tiering, tiering
+from webhook_context.recovery.orphans import Verdict
 from webhook_context.settings import ContextLifecycleSection
-from webhook_context.tiering import Tiering, tiering
+from webhook_context.store import keys
 from webhook_shared import redis as servers
 from webhook_shared import sweeps
 from webhook_shared.objects_directory import DirectoryObjectStore

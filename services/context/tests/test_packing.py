@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import pytest
 from webhook.context.v1.pack_pb2 import Pack, PackedEvent
-from webhook_context import packing
 from webhook_context.errors import TooLarge
-from webhook_context.packing import DIGEST_BYTES, Packer, digests
+from webhook_context.packs import packing
+from webhook_context.packs.packing import DIGEST_BYTES, Packer, digests
 from webhook_shared import redis as store
 from webhook_shared.envelope import EnvelopeError, Keyring, Undecodable, UnknownFormat
 

@@ -18,17 +18,18 @@ from webhook.context.v1 import context_pb2, context_service_pb2
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
-from webhook_context import keys, uses
-from webhook_context.allowance import Allowance
-from webhook_context.contexts import Context, Facts
+from webhook_context import uses
+from webhook_context.domain.contexts import Context, Facts
 from webhook_context.intelligence_client import Foreseen, Outlook
-from webhook_context.memory import Memory
-from webhook_context.prewarming_settings import ContextPrewarmingSection
-from webhook_context.promotion import Bounds, Promotion
-from webhook_context.rule_record import HALF_LIFE_MS, RuleRecord
-from webhook_context.tiering import tiering
+from webhook_context.parts.tiers import tiering
+from webhook_context.prewarming.allowance import Allowance
+from webhook_context.prewarming.promotion import Bounds, Promotion
+from webhook_context.prewarming.rule_record import HALF_LIFE_MS, RuleRecord
+from webhook_context.prewarming.settings import ContextPrewarmingSection
+from webhook_context.prewarming.waiting_room import WaitingRoom
+from webhook_context.store import keys
+from webhook_context.tiers.memory import Memory
 from webhook_context.uses import Uses
-from webhook_context.waiting_room import WaitingRoom
 from webhook_intelligence.settings import IntelligenceSettings
 from webhook_intelligence.wiring import running as running_intelligence
 from webhook_shared import object_store

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from webhook.context.v1 import context_admin_service_pb2 as admin_pb2
-from webhook_context import keys
-from webhook_context.quota_settings import ContextQuotasSection, TenantQuotaSection
+from webhook_context.store import keys
+from webhook_context.writing.quota_settings import ContextQuotasSection, TenantQuotaSection
 from webhook_shared.redis import Client
 
 FEW, SMALL = TenantQuotaSection(max_contexts=3), TenantQuotaSection(max_bytes=20_000)

@@ -6,9 +6,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from webhook_context.contexts import AsOf, Facts
-from webhook_context.recollection import Recollection, marks_of
-from webhook_context.records import Records
+from webhook_context.domain.contexts import AsOf, Facts
+from webhook_context.store.recollection import Recollection, marks_of
+from webhook_context.store.records import Records
 from webhook_shared.redis import Client
 
 ID = "github:octo/hello:issue:1"

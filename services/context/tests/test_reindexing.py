@@ -14,11 +14,12 @@ from webhook.context.v1 import context_admin_service_pb2 as admin_pb2
 from webhook.context.v1 import context_pb2
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
-from webhook_context import keys, reindexing
-from webhook_context.contexts import Filter
-from webhook_context.documents import Document, Model
-from webhook_context.index import Query, TenantIndex
-from webhook_context.model_comparison import Sample, compare
+from webhook_context.domain.contexts import Filter
+from webhook_context.finding.documents import Document, Model
+from webhook_context.finding.index import Query, TenantIndex
+from webhook_context.reindexing import changeover
+from webhook_context.reindexing.model_comparison import Sample, compare
+from webhook_context.store import keys
 from webhook_intelligence.settings import IntelligenceSettings
 from webhook_intelligence.wiring import running as running_intelligence
 from webhook_shared.channel import connected
@@ -129,7 +130,7 @@ async def known(change: Change, make: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reindexing, "NOTICED_AFTER_S", 0.01)
+    monkeypatch.setattr(changeover, "NOTICED_AFTER_S", 0.01)
 
 
 async def test_the_next_index_is_filled_while_the_old_one_serves(
@@ -187,8 +188,8 @@ async def test_a_next_model_that_is_away_changes_nothing(
 async def test_a_worse_model_does_not_get_in_unless_it_must(
     valkey: RedisSection, open_house: Any, make: Any, tmp_path: Path, *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worse = reindexing.Agreement(3, 1.0, 0.5, 0.2)
-    monkeypatch.setattr(reindexing, "compare", lambda *_: worse)
+    worse = changeover.Agreement(3, 1.0, 0.5, 0.2)
+    monkeypatch.setattr(changeover, "compare", lambda *_: worse)
     async with changing(valkey, open_house, tmp_path) as change:
         await known(change, make)
         with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from webhook.context.v1 import context_pb2
 from webhook.context.v1.context_service_pb2 import AppendEventsRequest, AppendOutcome
-from webhook_context import keys
+from webhook_context.store import keys
 from webhook_shared.objects import ObjectStorageSection
 from webhook_shared.redis import Client
 

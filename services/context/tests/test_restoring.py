@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from webhook.context.v1 import context_admin_service_pb2 as admin_pb2
 from webhook.context.v1 import context_pb2, context_service_pb2
-from webhook_context import keys, restoring
-from webhook_context.cold import ColdNames
+from webhook_context.packs.cold_names import ColdNames
+from webhook_context.recovery import restoring
+from webhook_context.store import keys
 from webhook_shared.key_copies import KeyCopies
 from webhook_shared.objects import ObjectStorageSection
 from webhook_shared.objects_directory import DirectoryObjectStore

@@ -17,9 +17,9 @@ from pydantic import SecretStr
 from webhook.context.v1 import context_admin_service_pb2 as admin_pb2
 from webhook.context.v1 import context_service_pb2
 from webhook.security.v1 import audit_pb2
-from webhook_context import key_administration
-from webhook_context.key_tables import KeyTables
-from webhook_context.rotation import Phase, Rotation, Timing
+from webhook_context.master_keys import administration
+from webhook_context.master_keys.key_tables import KeyTables
+from webhook_context.master_keys.rotation import Phase, Rotation, Timing
 from webhook_shared import master_key_record, object_store
 from webhook_shared import redis as store
 from webhook_shared.audit_chain import AuditChain, Seal
@@ -172,7 +172,7 @@ class Door:
 
 @pytest.fixture
 def door(open_house: Any, valkey: RedisSection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Door:
-    monkeypatch.setattr(key_administration, "TIMING", AT_ONCE)
+    monkeypatch.setattr(administration, "TIMING", AT_ONCE)
     return Door(open_house, valkey, ObjectStorageSection(directory=tmp_path / "cold"))
 
 

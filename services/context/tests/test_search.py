@@ -14,12 +14,12 @@ from prometheus_client import REGISTRY
 from webhook.context.v1 import context_pb2
 from webhook.context.v1.context_pb2 import Tier
 from webhook.context.v1.context_service_pb2 import ContextFilter
-from webhook_context import keys
-from webhook_context.contexts import Filter
-from webhook_context.documents import Document
-from webhook_context.index import Query, TenantIndex
+from webhook_context.domain.contexts import Filter
+from webhook_context.finding.documents import Document
+from webhook_context.finding.index import Query, TenantIndex
+from webhook_context.finding.vectors import Vectors
 from webhook_context.settings import ContextSearchSection
-from webhook_context.vectors import Vectors
+from webhook_context.store import keys
 from webhook_shared.redis import Client
 
 MODEL = context_pb2.EmbeddingModel(provider="local", name="mini", dimension=3)
@@ -251,7 +251,7 @@ async def test_an_index_that_is_not_whole_says_so(
     house: Any, make: Any, open_house: Any, valkey: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await house.append(*[make("e", context_id=f"c{i}", text="word") for i in range(300)])
-    monkeypatch.setattr("webhook_context.search.BUILD_WAIT_S", 0.0)
+    monkeypatch.setattr("webhook_context.finding.search.BUILD_WAIT_S", 0.0)
     lazy = ContextSearchSection(build_at_start=False)
     async with open_house(valkey, context_search=lazy) as other:
         first = await other.search("word")

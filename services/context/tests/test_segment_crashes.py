@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from webhook.context.v1.context_pb2 import Tier
-from webhook_context import keys
-from webhook_context.segment import open_keys, place
-from webhook_context.segment_settings import ContextSegmentsSection
-from webhook_context.tiering import Tiering
+from webhook_context.packs.segment import open_keys, place
+from webhook_context.parts.tiers import Tiering
+from webhook_context.segments.settings import ContextSegmentsSection
+from webhook_context.store import keys
 from webhook_shared.errors import ServiceError
 from webhook_shared.objects import ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE

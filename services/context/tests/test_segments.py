@@ -14,17 +14,19 @@ from typing import Any, NamedTuple
 
 import pytest
 from webhook.context.v1.context_pb2 import Tier
-from webhook_context import cold_packs, keys, messages
-from webhook_context.archive import intact
-from webhook_context.assembly import View
-from webhook_context.cold import home_of, segment_id_of
-from webhook_context.contexts import Context
-from webhook_context.segment import Packable, build, index, place
-from webhook_context.segment_settings import ContextSegmentsSection
-from webhook_context.segments_redis import Origin
+from webhook_context import messages
+from webhook_context.domain.contexts import Context
+from webhook_context.packs.archive import intact
+from webhook_context.packs.cold_names import home_of, segment_id_of
+from webhook_context.packs.segment import Packable, build, index, place
+from webhook_context.parts.tiers import Tiering, tiering
+from webhook_context.segments import cold_packs
+from webhook_context.segments.registry_redis import Origin
+from webhook_context.segments.settings import ContextSegmentsSection
 from webhook_context.settings import ContextLifecycleSection
-from webhook_context.tiering import Tiering, tiering
-from webhook_context.tiers_redis import Timing
+from webhook_context.store import keys
+from webhook_context.store.assembly import View
+from webhook_context.store.tiers_redis import Timing
 from webhook_shared import objects_directory
 from webhook_shared import redis as servers
 from webhook_shared.envelope import Undecodable

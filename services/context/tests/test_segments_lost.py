@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from webhook.context.v1.context_admin_service_pb2 import RestoreRequest
 from webhook.context.v1.context_pb2 import Tier
-from webhook_context import keys
-from webhook_context.cold import home_of, segment_id_of
-from webhook_context.orphans import Verdict
-from webhook_context.segment_settings import ContextSegmentsSection
-from webhook_context.segments_redis import Origin
-from webhook_context.tiering import tiering
+from webhook_context.packs.cold_names import home_of, segment_id_of
+from webhook_context.parts.tiers import tiering
+from webhook_context.recovery.orphans import Verdict
+from webhook_context.segments.registry_redis import Origin
+from webhook_context.segments.settings import ContextSegmentsSection
+from webhook_context.store import keys
 from webhook_shared import redis as servers
 from webhook_shared.objects import ObjectStorageSection
 from webhook_shared.objects_directory import DirectoryObjectStore

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from redis.crc import key_slot
 from webhook.context.v1 import context_admin_service_pb2
-from webhook_context import keys
+from webhook_context.store import keys
 from webhook_shared.identity import ApiKeys, Role
 from webhook_shared.redis import Client
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from webhook.context.v1 import context_pb2, context_service_pb2
 from webhook.context.v1.context_admin_service_pb2 import GetStatsRequest
-from webhook_context import keys
 from webhook_context.settings import ContextLifecycleSection
+from webhook_context.store import keys
 from webhook_shared.objects import ObjectStorageSection
 
 ISSUE = "github:octo/hello:issue:1"

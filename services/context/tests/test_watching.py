@@ -12,12 +12,12 @@ import pytest
 from webhook.context.v1 import context_service_pb2 as pb
 from webhook.context.v1.context_pb2 import Tier
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
-from webhook_context import keys
-from webhook_context.changes import Change, Position, Recent
-from webhook_context.contexts import Filter
-from webhook_context.feeds import DELETED, Feeds, Touched
+from webhook_context.changes.feeds import DELETED, Feeds, Touched
+from webhook_context.changes.following import Change, Position, Recent
+from webhook_context.changes.watching import Watching, Wish, read_token, write_token
+from webhook_context.domain.contexts import Filter
 from webhook_context.settings import ContextWatchSection
-from webhook_context.watching import Watching, Wish, read_token, write_token
+from webhook_context.store import keys
 from webhook_shared.channel import connected
 from webhook_shared.errors import ServiceError
 from webhook_shared.redis import Client

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webhook.context.v1 import context_service_pb2 as pb
 from webhook.context.v1.context_pb2 import Context, EmbeddingModel, Link
-from webhook_context.window import (
+from webhook_context.finding.window import (
     HEADER,
     PINNED,
     RECENT,

@@ -16,15 +16,15 @@ from webhook_shared.errors import InvalidArgument, ServiceError, item_status
 from webhook_shared.identity import Caller, caller
 
 from webhook_context import messages
-from webhook_context.erasures import Erasures
-from webhook_context.forcing import Forcing, Order, Progress, Result
-from webhook_context.key_administration import KeyAdministration
-from webhook_context.memory import Memory
-from webhook_context.reindexes import reindexed
-from webhook_context.reindexing import Reindexing
-from webhook_context.restorations import Restorations
+from webhook_context.erasing.erasures import Erasures
+from webhook_context.master_keys.administration import KeyAdministration
+from webhook_context.recovery.restorations import Restorations
+from webhook_context.reindexing.changeover import Reindexing
+from webhook_context.reindexing.reindexes import reindexed
 from webhook_context.stats import Stats
-from webhook_context.store_redis import RedisContexts
+from webhook_context.store.contexts_redis import RedisContexts
+from webhook_context.tiers.forcing import Forcing, Order, Progress, Result
+from webhook_context.tiers.memory import Memory
 
 _Call = grpc.aio.ServicerContext[Any, Any]
 _TARGETS = (Tier.TIER_HOT, Tier.TIER_WARM, Tier.TIER_COLD)

@@ -9,8 +9,8 @@ from webhook.consumer.v1 import forgetting_service_pb2 as pb
 from webhook.consumer.v1.forgetting_service_pb2_grpc import ForgettingServiceStub
 from webhook_shared.errors import from_rpc_error
 
-from webhook_context.elsewhere import Question, counts_of
-from webhook_context.erasing_tally import Count
+from webhook_context.erasing.elsewhere import Question, counts_of
+from webhook_context.erasing.tally import Count
 
 LONGEST_S = 24 * 3600.0
 """A large archive takes its time."""

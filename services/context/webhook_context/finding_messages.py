@@ -10,16 +10,16 @@ from webhook.context.v1.context_pb2 import Tier
 from webhook_shared.errors import InvalidArgument
 
 from webhook_context import messages
-from webhook_context.contexts import Context
-from webhook_context.feeds import DELETED
-from webhook_context.index import Hit
-from webhook_context.lifecycle import TIERS
-from webhook_context.neighbors import Asked, Neighborhood
-from webhook_context.walks import Walk
-from webhook_context.watching import Page, Told, Wish, write_token
-from webhook_context.window import SECTIONS, Limits, Missing, Section, Window, limits_of
-from webhook_context.windows import Request
-from webhook_context.words import joined
+from webhook_context.changes.feeds import DELETED
+from webhook_context.changes.watching import Page, Told, Wish, write_token
+from webhook_context.domain.contexts import Context
+from webhook_context.domain.lifecycle import TIERS
+from webhook_context.finding.index import Hit
+from webhook_context.finding.neighbors import Asked, Neighborhood
+from webhook_context.finding.walks import Walk
+from webhook_context.finding.window import SECTIONS, Limits, Missing, Section, Window, limits_of
+from webhook_context.finding.windows import Request
+from webhook_context.finding.words import joined
 
 LARGEST_BUDGET = 1_000_000
 MOST_LEFT_OUT = 100

@@ -9,8 +9,8 @@ from webhook.ingest.v1 import ingest_admin_service_pb2 as pb
 from webhook.ingest.v1.ingest_admin_service_pb2_grpc import IngestAdminServiceStub
 from webhook_shared.errors import from_rpc_error
 
-from webhook_context.elsewhere import Question, counts_of
-from webhook_context.erasing_tally import Count
+from webhook_context.erasing.elsewhere import Question, counts_of
+from webhook_context.erasing.tally import Count
 
 LONGEST_S = 600.0
 

@@ -15,9 +15,9 @@ from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
 from webhook_shared.errors import Aborted, from_item_status, from_rpc_error
 
-from webhook_context.documents import Model
-from webhook_context.elsewhere import Question, counts_of
-from webhook_context.erasing_tally import Count
+from webhook_context.erasing.elsewhere import Question, counts_of
+from webhook_context.erasing.tally import Count
+from webhook_context.finding.documents import Model
 from webhook_context.uses import Read, Used
 
 Vector = NDArray[np.float32]

@@ -19,11 +19,11 @@ from webhook.context.v1.context_service_pb2 import (
 )
 from webhook_shared.errors import InvalidArgument
 
-from webhook_context.contexts import WORDS, Appended, Change, Context, Entry, Filter, event_as_of
-from webhook_context.documents import Model
-from webhook_context.index import Query
-from webhook_context.merge_patch import PatchError, parsed
-from webhook_context.revisions import attributes_json
+from webhook_context.domain.contexts import WORDS, Appended, Change, Context, Entry, Filter, event_as_of
+from webhook_context.domain.merge_patch import PatchError, parsed
+from webhook_context.domain.revisions import attributes_json
+from webhook_context.finding.documents import Model
+from webhook_context.finding.index import Query
 
 LONGEST_CONTEXT_ID = 1024
 LONGEST_EVENT_ID = 256

@@ -9,8 +9,8 @@ from webhook.security.v1 import security_admin_service_pb2 as pb
 from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceStub
 from webhook_shared.errors import from_rpc_error
 
-from webhook_context.elsewhere import Question, counts_of
-from webhook_context.erasing_tally import Count
+from webhook_context.erasing.elsewhere import Question, counts_of
+from webhook_context.erasing.tally import Count
 
 LONGEST_S = 600.0
 

@@ -17,20 +17,20 @@ from webhook_shared.errors import InvalidArgument, ResourceExhausted, ServiceErr
 from webhook_shared.identity import Caller, Role, caller
 
 from webhook_context import errors, finding_messages, messages, metrics, page_tokens
-from webhook_context.appending import Appending
-from webhook_context.assembly import View
-from webhook_context.contexts import Appended, Context, Entry
-from webhook_context.listing import Listing
-from webhook_context.neighbors import Neighbors
-from webhook_context.rehearsal import Rehearsal
-from webhook_context.search import Search
-from webhook_context.store_redis import KEPT_REVISIONS, RedisContexts
-from webhook_context.tiers_redis import RedisTiers
-from webhook_context.updating import Updating
+from webhook_context.changes.watching import Watching
+from webhook_context.domain.contexts import Appended, Context, Entry
+from webhook_context.finding.listing import Listing
+from webhook_context.finding.neighbors import Neighbors
+from webhook_context.finding.search import Search
+from webhook_context.finding.walks import LONGEST_WALK
+from webhook_context.finding.windows import Windows
+from webhook_context.store.assembly import View
+from webhook_context.store.contexts_redis import KEPT_REVISIONS, RedisContexts
+from webhook_context.store.tiers_redis import RedisTiers
 from webhook_context.uses import Uses
-from webhook_context.walks import LONGEST_WALK
-from webhook_context.watching import Watching
-from webhook_context.windows import Windows
+from webhook_context.writing.appending import Appending
+from webhook_context.writing.rehearsal import Rehearsal
+from webhook_context.writing.updating import Updating
 
 MOST_APPENDS = 1000
 MOST_GETS = 256

@@ -20,12 +20,12 @@ from webhook_shared.settings import (
     setting,
 )
 
-from webhook_context.erasing_settings import ErasureSection
-from webhook_context.feeds import KEPT_CHANGES
-from webhook_context.prewarming_settings import ContextPrewarmingSection
-from webhook_context.quota_settings import ContextQuotasSection
-from webhook_context.segment_settings import ContextSegmentsSection
-from webhook_context.vectors import EXACT_BELOW
+from webhook_context.changes.feeds import KEPT_CHANGES
+from webhook_context.erasing.settings import ErasureSection
+from webhook_context.finding.vectors import EXACT_BELOW
+from webhook_context.prewarming.settings import ContextPrewarmingSection
+from webhook_context.segments.settings import ContextSegmentsSection
+from webhook_context.writing.quota_settings import ContextQuotasSection
 
 SHORTEST_ORPHAN_GRACE = timedelta(minutes=10)
 """Above the longest that anybody writes an object, and waits until it drops one that was given up."""

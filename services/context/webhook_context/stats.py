@@ -5,9 +5,9 @@ from __future__ import annotations
 from webhook.context.v1 import context_admin_service_pb2 as pb
 from webhook.context.v1.context_pb2 import Tier
 
-from webhook_context.quotas import Quotas
-from webhook_context.store_redis import RedisContexts
-from webhook_context.tiers_redis import RedisTiers
+from webhook_context.store.contexts_redis import RedisContexts
+from webhook_context.store.tiers_redis import RedisTiers
+from webhook_context.writing.quotas import Quotas
 
 
 class Stats:

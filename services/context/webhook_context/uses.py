@@ -14,7 +14,7 @@ from webhook.context.v1.context_pb2 import Tier
 from webhook_shared.errors import ServiceError
 
 from webhook_context import metrics
-from webhook_context.contexts import AsOf, Context, Link
+from webhook_context.domain.contexts import AsOf, Context, Link
 
 MOST_READS = 4096
 MOST_TENANTS = 64

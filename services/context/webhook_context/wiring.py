@@ -23,28 +23,28 @@ from webhook_shared.server import Service, serving
 from webhook_shared.tasks import ended
 
 from webhook_context.admin_servicer import ContextAdminServicer
-from webhook_context.appending import Appending
-from webhook_context.changes import BLOCK_S, Changes, Recent
-from webhook_context.erasing import USUAL_SETTLING, Settling
-from webhook_context.erasing_parts import erased_names, forgetting
+from webhook_context.changes.following import BLOCK_S, Changes, Recent
+from webhook_context.changes.watching import Watching
+from webhook_context.erasing.forgetting import USUAL_SETTLING, Settling
+from webhook_context.finding.listing import Listing
+from webhook_context.finding.next_vectors import NextVectors
+from webhook_context.finding.search import Search
 from webhook_context.intelligence_client import IntelligenceClient
-from webhook_context.key_administration import key_administration
-from webhook_context.listing import Listing
-from webhook_context.next_vectors import NextVectors
-from webhook_context.prewarming_parts import prewarming
-from webhook_context.quotas import Quotas
-from webhook_context.reindexing import Reindexing
-from webhook_context.restorations import Restorations
-from webhook_context.restoring import Restoring
-from webhook_context.revival import Revival
-from webhook_context.search import Search
+from webhook_context.master_keys.administration import key_administration
+from webhook_context.parts.erasing import erased_names, forgetting
+from webhook_context.parts.prewarming import prewarming
+from webhook_context.parts.tiers import tiering
+from webhook_context.recovery.restorations import Restorations
+from webhook_context.recovery.restoring import Restoring
+from webhook_context.recovery.revival import Revival
+from webhook_context.reindexing.changeover import Reindexing
 from webhook_context.servicer import ContextServicer
 from webhook_context.settings import ContextSettings
 from webhook_context.stats import Stats
-from webhook_context.tiering import tiering
-from webhook_context.updating import Updating
 from webhook_context.uses import Uses
-from webhook_context.watching import Watching
+from webhook_context.writing.appending import Appending
+from webhook_context.writing.quotas import Quotas
+from webhook_context.writing.updating import Updating
 
 INTELLIGENCE_DEADLINE_S = 5.0
 

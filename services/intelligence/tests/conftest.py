@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
-from webhook_intelligence.provider_local import LocalEmbeddings
+from webhook_intelligence.providers.local import LocalEmbeddings
 from webhook_intelligence.settings import IntelligenceSettings
 from webhook_intelligence.wiring import running
 from webhook_shared.channel import connected

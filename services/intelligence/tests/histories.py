@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from webhook_intelligence.observations import Observation, ObservationKind
+from webhook_intelligence.prediction.observations import Observation, ObservationKind
 
 Recorded = tuple[str, Observation]
 

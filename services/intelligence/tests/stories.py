@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from webhook_intelligence.subject import Happening, Subject
+from webhook_intelligence.texts.subject import Happening, Subject
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 import numpy as np
-from webhook_intelligence.batches import Batches, Bounds, Lane, Waiting
-from webhook_intelligence.pace import Pace
-from webhook_intelligence.provider import Embedding
+from webhook_intelligence.embeddings.batches import Batches, Bounds, Lane, Waiting
+from webhook_intelligence.providers.pace import Pace
+from webhook_intelligence.providers.protocol import Embedding
 
 ONE = Embedding(np.ones(1, np.float32))
 WIDE = Bounds(texts=100, tokens=10_000, bytes=1_000_000, linger_s=0.1)

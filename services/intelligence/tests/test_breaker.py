@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from webhook_intelligence import breaker as breakers
-from webhook_intelligence.breaker import FAILURES, Breaker
-from webhook_intelligence.openai_calls import OpenAICalls
-from webhook_intelligence.provider_openai import OpenAIEmbeddings
+from webhook_intelligence.providers import breaker as breakers
+from webhook_intelligence.providers.breaker import FAILURES, Breaker
+from webhook_intelligence.providers.openai import OpenAIEmbeddings
+from webhook_intelligence.providers.openai_calls import OpenAICalls
 from webhook_shared.errors import Unavailable
 from webhook_shared.redis import Client, connect
 

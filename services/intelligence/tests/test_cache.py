@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from webhook_intelligence.cache import EmbeddingCache
-from webhook_intelligence.provider import Embedding, EmbeddingModel
+from webhook_intelligence.embeddings.cache import EmbeddingCache
+from webhook_intelligence.providers.protocol import Embedding, EmbeddingModel
 from webhook_shared.redis import Client
 
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import SecretStr
-from webhook_intelligence.budgets import Budgets
-from webhook_intelligence.cache import EmbeddingCache
-from webhook_intelligence.embeddings import Embeddings, Outcome
-from webhook_intelligence.leases import Leases
-from webhook_intelligence.ledger import Ledger, Payer
-from webhook_intelligence.openai_calls import FIRST_IN_FLIGHT, OpenAICalls
-from webhook_intelligence.prices import Prices
-from webhook_intelligence.provider import Embedding
-from webhook_intelligence.provider_openai import OpenAIEmbeddings
+from webhook_intelligence.costs.budgets import Budgets
+from webhook_intelligence.costs.ledger import Ledger, Payer
+from webhook_intelligence.costs.prices import Prices
+from webhook_intelligence.embeddings.cache import EmbeddingCache
+from webhook_intelligence.embeddings.leases import Leases
+from webhook_intelligence.embeddings.single_flight import Embeddings, Outcome
+from webhook_intelligence.providers.openai import OpenAIEmbeddings
+from webhook_intelligence.providers.openai_calls import FIRST_IN_FLIGHT, OpenAICalls
+from webhook_intelligence.providers.protocol import Embedding
 from webhook_shared.errors import ServiceError
 from webhook_shared.redis import Client
 
@@ -219,7 +219,7 @@ async def test_dimensions_are_part_of_the_key(redis: Client) -> None:
 
 
 def test_keys_are_injective(redis: Client) -> None:
-    from webhook_intelligence.provider import EmbeddingModel  # only here
+    from webhook_intelligence.providers.protocol import EmbeddingModel  # only here
 
     def key(tenant: str, text: str, *model: Any) -> str:
         return EmbeddingCache(redis, EmbeddingModel(*model), DAY).key(tenant, text)

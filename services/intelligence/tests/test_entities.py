@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from webhook_intelligence.entities import MOST_ENTITIES, find
+from webhook_intelligence.texts.entities import MOST_ENTITIES, find
 
 
 def found(text: str) -> set[tuple[str, str]]:

@@ -6,11 +6,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from webhook_intelligence import trace
-from webhook_intelligence.evaluation import Recorded, Report, evaluate
-from webhook_intelligence.observations import Observation, ObservationKind
-from webhook_intelligence.prediction import Policy, Predictor
-from webhook_intelligence.trial import Size
+from webhook_intelligence.prediction import trace
+from webhook_intelligence.prediction.evaluation import Recorded, Report, evaluate
+from webhook_intelligence.prediction.observations import Observation, ObservationKind
+from webhook_intelligence.prediction.predictor import Policy, Predictor
+from webhook_intelligence.prediction.trial import Size
 
 from services.intelligence.tests import traces
 

@@ -14,17 +14,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from webhook_intelligence import tokens
-from webhook_intelligence.budgets import Budgets
-from webhook_intelligence.chat import Chat
-from webhook_intelligence.coverage import LONGEST_KEPT_CHARS, _kept, covered, facts_of, missing_from, says
-from webhook_intelligence.ledger import Ledger, Payer
-from webhook_intelligence.openai_calls import OpenAICalls
-from webhook_intelligence.prices import Prices
-from webhook_intelligence.provenance import sourced
-from webhook_intelligence.summaries import ExtractiveSummarizer, Style, Summarizer, happening_text
-from webhook_intelligence.summaries_openai import SINCE, OpenAISummarizer
-from webhook_intelligence.summary_cache import SummaryCache
+from webhook_intelligence.costs import tokens
+from webhook_intelligence.costs.budgets import Budgets
+from webhook_intelligence.costs.ledger import Ledger, Payer
+from webhook_intelligence.costs.prices import Prices
+from webhook_intelligence.providers.openai_calls import OpenAICalls
+from webhook_intelligence.summaries.cache import SummaryCache
+from webhook_intelligence.summaries.chat import Chat
+from webhook_intelligence.summaries.coverage import (
+    LONGEST_KEPT_CHARS,
+    _kept,
+    covered,
+    facts_of,
+    missing_from,
+    says,
+)
+from webhook_intelligence.summaries.extractive import ExtractiveSummarizer, Style, Summarizer, happening_text
+from webhook_intelligence.summaries.openai import SINCE, OpenAISummarizer
+from webhook_intelligence.summaries.provenance import sourced
 from webhook_shared.redis import Client
 
 from services.intelligence.tests import openai_server as fake

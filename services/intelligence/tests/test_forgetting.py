@@ -11,14 +11,14 @@ import grpc
 import numpy as np
 import pytest
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
-from webhook_intelligence import prewarming
-from webhook_intelligence.cache import EmbeddingCache
+from webhook_intelligence.embeddings.cache import EmbeddingCache
 from webhook_intelligence.forgetting import Forgetting, Forgotten
-from webhook_intelligence.observations import Observation, ObservationKind
-from webhook_intelligence.prediction import Policy
-from webhook_intelligence.prewarming import READ_BLOCK_S, Prewarming, forget_model
-from webhook_intelligence.provider import Embedding, EmbeddingModel
-from webhook_intelligence.summary_cache import SummaryCache
+from webhook_intelligence.prediction import prewarming
+from webhook_intelligence.prediction.observations import Observation, ObservationKind
+from webhook_intelligence.prediction.predictor import Policy
+from webhook_intelligence.prediction.prewarming import READ_BLOCK_S, Prewarming, forget_model
+from webhook_intelligence.providers.protocol import Embedding, EmbeddingModel
+from webhook_intelligence.summaries.cache import SummaryCache
 from webhook_shared.errors import from_rpc_error
 from webhook_shared.identity import Role
 from webhook_shared.redis import Client, connect

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from webhook_intelligence.evaluation import evaluate
-from webhook_intelligence.prediction import Policy
+from webhook_intelligence.prediction.evaluation import evaluate
+from webhook_intelligence.prediction.predictor import Policy
 
 from services.intelligence.tests.histories import history, trace_of
 

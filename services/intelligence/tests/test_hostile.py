@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from webhook_intelligence.presentable import LINK_REMOVED, presentable
-from webhook_intelligence.redaction import redact
-from webhook_intelligence.subject import Happening, Subject
-from webhook_intelligence.summaries import ExtractiveSummarizer, Summarizer, Summary
-from webhook_intelligence.summaries_openai import OpenAISummarizer
+from webhook_intelligence.summaries.extractive import ExtractiveSummarizer, Summarizer, Summary
+from webhook_intelligence.summaries.openai import OpenAISummarizer
+from webhook_intelligence.texts.presentable import LINK_REMOVED, presentable
+from webhook_intelligence.texts.redaction import redact
+from webhook_intelligence.texts.subject import Happening, Subject
 from webhook_shared.redis import Client
 
 from services.intelligence.tests import openai_server as fake

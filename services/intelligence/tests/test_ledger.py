@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from webhook_intelligence.budgets import Budget, Budgets, Spent, take
-from webhook_intelligence.ledger import Entry, Ledger, Payer
-from webhook_intelligence.prices import NANO, Price, Prices, Usage
-from webhook_intelligence.tokens import Calibration
+from webhook_intelligence.costs.budgets import Budget, Budgets, Spent, take
+from webhook_intelligence.costs.ledger import Entry, Ledger, Payer
+from webhook_intelligence.costs.prices import NANO, Price, Prices, Usage
+from webhook_intelligence.costs.tokens import Calibration
 from webhook_shared.errors import Unavailable
 from webhook_shared.redis import Client, connect
 from webhook_shared.settings import RedisSection

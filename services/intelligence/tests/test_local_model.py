@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from webhook_intelligence import bert
-from webhook_intelligence.checkpoint import WeightsError
-from webhook_intelligence.provider import Embedding
-from webhook_intelligence.provider_local import LocalEmbeddings
+from webhook_intelligence.providers import bert
+from webhook_intelligence.providers.checkpoint import WeightsError
+from webhook_intelligence.providers.local import LocalEmbeddings
+from webhook_intelligence.providers.protocol import Embedding
 
 FAR = 1e9
 

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import SecretStr
-from webhook_intelligence import tokens
-from webhook_intelligence.budgets import Budgets
-from webhook_intelligence.chat import Chat
-from webhook_intelligence.ledger import Ledger, Payer
-from webhook_intelligence.openai_calls import OpenAICalls
-from webhook_intelligence.prices import Prices
-from webhook_intelligence.provider import Embedding
-from webhook_intelligence.provider_openai import OpenAIEmbeddings
-from webhook_intelligence.subject import Happening, Subject
-from webhook_intelligence.summaries_openai import OpenAISummarizer
-from webhook_intelligence.summary_cache import SummaryCache
+from webhook_intelligence.costs import tokens
+from webhook_intelligence.costs.budgets import Budgets
+from webhook_intelligence.costs.ledger import Ledger, Payer
+from webhook_intelligence.costs.prices import Prices
+from webhook_intelligence.providers.openai import OpenAIEmbeddings
+from webhook_intelligence.providers.openai_calls import OpenAICalls
+from webhook_intelligence.providers.protocol import Embedding
+from webhook_intelligence.summaries.cache import SummaryCache
+from webhook_intelligence.summaries.chat import Chat
+from webhook_intelligence.summaries.openai import OpenAISummarizer
+from webhook_intelligence.texts.subject import Happening, Subject
 from webhook_shared.errors import FailedPrecondition, ServiceError, Unavailable
 from webhook_shared.redis import connect
 from webhook_shared.settings import RedisSection

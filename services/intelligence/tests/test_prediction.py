@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from webhook_intelligence import followers, rules
-from webhook_intelligence.followers import Followers
-from webhook_intelligence.observations import Observation, ObservationKind
-from webhook_intelligence.prediction import Policy, Prediction, Predictor
-from webhook_intelligence.trial import Effect, PlainTier, Size, WarmedTier
-from webhook_intelligence.verdicts import Verdict
+from webhook_intelligence.prediction import followers, rules
+from webhook_intelligence.prediction.followers import Followers
+from webhook_intelligence.prediction.observations import Observation, ObservationKind
+from webhook_intelligence.prediction.predictor import Policy, Prediction, Predictor
+from webhook_intelligence.prediction.trial import Effect, PlainTier, Size, WarmedTier
+from webhook_intelligence.prediction.verdicts import Verdict
 
 HOUR_S = 3600.0
 PULL, ISSUE, RUN = "github:o/h:pull_request:1", "github:o/h:issue:2", "github:o/h:workflow_run:3"

@@ -11,10 +11,10 @@ import grpc
 import pytest
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
-from webhook_intelligence import prewarming as module
-from webhook_intelligence.observations import Observation, ObservationKind
-from webhook_intelligence.prediction import Policy
-from webhook_intelligence.prewarming import READ_BLOCK_S, STREAM, Prewarming
+from webhook_intelligence.prediction import prewarming as module
+from webhook_intelligence.prediction.observations import Observation, ObservationKind
+from webhook_intelligence.prediction.predictor import Policy
+from webhook_intelligence.prediction.prewarming import READ_BLOCK_S, STREAM, Prewarming
 from webhook_shared.errors import from_rpc_error
 from webhook_shared.identity import Role
 from webhook_shared.redis import Client, connect

@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from webhook_intelligence.redaction import redact, redacted_head
+from webhook_intelligence.texts.redaction import redact, redacted_head
 
 A = "A1b2C3d4E5f6G7h8I9j0"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
-from webhook_intelligence import embeddings
+from webhook_intelligence.embeddings import single_flight as embeddings
 from webhook_shared.errors import from_rpc_error
 from webhook_shared.identity import Role
 from webhook_shared.redis import Client

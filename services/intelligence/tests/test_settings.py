@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from webhook_intelligence.prediction import Policy
+from webhook_intelligence.prediction.predictor import Policy
 from webhook_intelligence.settings import AISection, IntelligenceSettings, PrewarmingSection
 from webhook_intelligence.wiring import _policy
 from webhook_shared.settings import SettingsError, unfinished

@@ -8,8 +8,9 @@ import sys
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from webhook_intelligence import coverage, entities, presentable, redaction, sentences
-from webhook_intelligence.folding import folded
+from webhook_intelligence.summaries import coverage
+from webhook_intelligence.texts import entities, presentable, redaction, sentences
+from webhook_intelligence.texts.folding import folded
 
 EVERYTHING = "".join(map(chr, range(sys.maxunicode + 1)))
 patient = settings(max_examples=50, suppress_health_check=list(HealthCheck), deadline=None)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
-from webhook_intelligence.bert import Bert, Shape
-from webhook_intelligence.checkpoint import packaged_model, read
-from webhook_intelligence.distillation import distilled
-from webhook_intelligence.provider import EmbeddingModel
-from webhook_intelligence.provider_static import StaticEmbeddings
+from webhook_intelligence.providers.bert import Bert, Shape
+from webhook_intelligence.providers.checkpoint import packaged_model, read
+from webhook_intelligence.providers.distillation import distilled
+from webhook_intelligence.providers.protocol import EmbeddingModel
+from webhook_intelligence.providers.static import StaticEmbeddings
 
 REVISION = "cafe"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from webhook_intelligence.sentences import extract
-from webhook_intelligence.subject import Happening, Subject
-from webhook_intelligence.summaries import roll
+from webhook_intelligence.summaries.extractive import roll
+from webhook_intelligence.texts.sentences import extract
+from webhook_intelligence.texts.subject import Happening, Subject
 
 PULL_REQUEST = "github:octo/hello:pull_request:42"
 WORDS = 80

@@ -6,7 +6,7 @@ import random
 from bisect import bisect
 from itertools import accumulate
 
-from webhook_intelligence.observations import Observation, ObservationKind
+from webhook_intelligence.prediction.observations import Observation, ObservationKind
 
 Recorded = tuple[str, Observation]
 

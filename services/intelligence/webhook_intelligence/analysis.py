@@ -8,18 +8,19 @@ from dataclasses import dataclass
 
 from webhook_shared.errors import InvalidArgument, ServiceError
 
-from webhook_intelligence import entities, importance
-from webhook_intelligence.batches import Lane
-from webhook_intelligence.embeddings import Embeddings
-from webhook_intelligence.entities import Entity
+from webhook_intelligence import importance
+from webhook_intelligence.costs.ledger import Payer
+from webhook_intelligence.costs.prices import NOTHING, Usage
+from webhook_intelligence.embeddings.batches import Lane
+from webhook_intelligence.embeddings.single_flight import Embeddings
 from webhook_intelligence.importance import Importance
-from webhook_intelligence.ledger import Payer
-from webhook_intelligence.prices import NOTHING, Usage
-from webhook_intelligence.provider import EmbeddingModel, Vector
-from webhook_intelligence.sentences import clip
+from webhook_intelligence.providers.protocol import EmbeddingModel, Vector
 from webhook_intelligence.settings import EXTRACTIVE
-from webhook_intelligence.subject import Subject
-from webhook_intelligence.summaries import Summarizer, Summary, roll
+from webhook_intelligence.summaries.extractive import Summarizer, Summary, roll
+from webhook_intelligence.texts import entities
+from webhook_intelligence.texts.entities import Entity
+from webhook_intelligence.texts.sentences import clip
+from webhook_intelligence.texts.subject import Subject
 
 SUMMARY_WORDS = 80
 # What of a context goes into its vector. The cost of a vector grows with its text, and the summary says what

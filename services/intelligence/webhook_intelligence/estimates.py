@@ -9,12 +9,12 @@ from webhook_shared.errors import Unavailable
 
 from webhook_intelligence import messages
 from webhook_intelligence.analysis import Analyst
-from webhook_intelligence.budgets import Spent
-from webhook_intelligence.embeddings import Embeddings
-from webhook_intelligence.ledger import Ledger, Payer
-from webhook_intelligence.prices import NANO, Usage
-from webhook_intelligence.subject import Subject
-from webhook_intelligence.summaries import Summarizer
+from webhook_intelligence.costs.budgets import Spent
+from webhook_intelligence.costs.ledger import Ledger, Payer
+from webhook_intelligence.costs.prices import NANO, Usage
+from webhook_intelligence.embeddings.single_flight import Embeddings
+from webhook_intelligence.summaries.extractive import Summarizer
+from webhook_intelligence.texts.subject import Subject
 
 
 class Estimator:

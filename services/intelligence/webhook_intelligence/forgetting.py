@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from webhook_shared.redis import Client
 from webhook_shared.redis.scanning import keys_like
 
-from webhook_intelligence import cache, summary_cache
+from webhook_intelligence.embeddings import cache
 from webhook_intelligence.keyspace import Keyspace
-from webhook_intelligence.prewarming import forget_model
+from webhook_intelligence.prediction.prewarming import forget_model
+from webhook_intelligence.summaries import cache as summary_cache
 
 VECTORS, SUMMARIES, PREDICTIONS = "vectors", "summaries", "predictions"
 

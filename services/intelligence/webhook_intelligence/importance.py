@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from webhook_intelligence.entities import Entity
-from webhook_intelligence.sentences import subject_words
-from webhook_intelligence.subject import Happening, Subject
-from webhook_intelligence.vocabulary import (
+from webhook_intelligence.texts.entities import Entity
+from webhook_intelligence.texts.sentences import subject_words
+from webhook_intelligence.texts.subject import Happening, Subject
+from webhook_intelligence.texts.vocabulary import (
     BAD_RESULTS,
     GOOD_RESULTS,
     GRAVE_LABELS,

@@ -7,24 +7,24 @@ from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_shared.errors import InvalidArgument, ServiceError, item_status
 
 from webhook_intelligence.analysis import Analysis
-from webhook_intelligence.batches import Lane
-from webhook_intelligence.budgets import Budget, Spent
-from webhook_intelligence.coverage import Coverage
-from webhook_intelligence.embeddings import Outcome
+from webhook_intelligence.costs.budgets import Budget, Spent
+from webhook_intelligence.costs.ledger import Entry
+from webhook_intelligence.costs.prices import NANO
+from webhook_intelligence.embeddings.batches import Lane
+from webhook_intelligence.embeddings.single_flight import Outcome
 from webhook_intelligence.importance import DESCRIPTIONS, FROM_TEXT, TEXT_SHARE, WEIGHTS, Feature
-from webhook_intelligence.ledger import Entry
-from webhook_intelligence.observations import (
+from webhook_intelligence.prediction.observations import (
     ACTOR_CHARS,
     CONTEXT_ID_CHARS,
     MOST_LINKS,
     Observation,
     ObservationKind,
 )
-from webhook_intelligence.prediction import Prediction, Predictor
-from webhook_intelligence.prices import NANO
-from webhook_intelligence.provider import EmbeddingModel
-from webhook_intelligence.subject import Happening, Subject
-from webhook_intelligence.summaries import Style, Summary
+from webhook_intelligence.prediction.predictor import Prediction, Predictor
+from webhook_intelligence.providers.protocol import EmbeddingModel
+from webhook_intelligence.summaries.coverage import Coverage
+from webhook_intelligence.summaries.extractive import Style, Summary
+from webhook_intelligence.texts.subject import Happening, Subject
 
 _KINDS = {
     pb.OBSERVATION_KIND_EVENT: ObservationKind.EVENT,

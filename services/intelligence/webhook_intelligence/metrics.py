@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from prometheus_client import Counter, Gauge, Histogram
-
-from webhook_intelligence.prediction import RULES, Predictor
 
 EMBEDDING_S = Histogram(
     "webhook_ai_embedding_duration_seconds",
@@ -81,13 +77,3 @@ PREWARM_RULES_ON = Gauge(
     "Tenants for which a rule pays, of those that this replica holds.",
     ["rule"],
 )
-
-
-def count_rules(predictors: Iterable[Predictor]) -> None:
-    """Set PREWARM_RULES_ON."""
-    on = dict.fromkeys(RULES, 0)
-    for predictor in predictors:
-        for name, verdict in predictor.verdicts.items():
-            on[name] += verdict.on
-    for name, count in on.items():
-        PREWARM_RULES_ON.labels(name).set(count)

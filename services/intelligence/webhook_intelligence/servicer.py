@@ -18,16 +18,16 @@ from webhook_shared.redis import REDIS_TROUBLE
 
 from webhook_intelligence import importance, messages
 from webhook_intelligence.analysis import Analysis, Analyst, is_empty, named_in
-from webhook_intelligence.batches import Lane
-from webhook_intelligence.embeddings import Embeddings, unusable
+from webhook_intelligence.costs.ledger import MOST_DAYS, Ledger, Payer
+from webhook_intelligence.embeddings.batches import Lane
+from webhook_intelligence.embeddings.models_in_use import ModelsInUse
+from webhook_intelligence.embeddings.single_flight import Embeddings, unusable
 from webhook_intelligence.estimates import Estimator
 from webhook_intelligence.forgetting import Forgetting
-from webhook_intelligence.ledger import MOST_DAYS, Ledger, Payer
-from webhook_intelligence.models_in_use import ModelsInUse
 from webhook_intelligence.portions import as_ready
-from webhook_intelligence.prewarming import Prewarming
-from webhook_intelligence.redaction import redact
-from webhook_intelligence.summaries import DEFAULT_WORDS, Summarizer
+from webhook_intelligence.prediction.prewarming import Prewarming
+from webhook_intelligence.summaries.extractive import DEFAULT_WORDS, Summarizer
+from webhook_intelligence.texts.redaction import redact
 
 MOST_TEXTS = 2048
 MOST_SUBJECTS = 256

@@ -17,8 +17,8 @@ from webhook_shared.settings import (
     setting,
 )
 
-from webhook_intelligence.budgets import Budget, Budgets
-from webhook_intelligence.prices import Price, Prices
+from webhook_intelligence.costs.budgets import Budget, Budgets
+from webhook_intelligence.costs.prices import Price, Prices
 
 LOCAL_MODEL = "all-MiniLM-L6-v2"
 STATIC_MODEL = "all-MiniLM-L6-v2-static"

@@ -16,17 +16,18 @@ from webhook_shared.redis import Client, connect
 from webhook_shared.server import Service, serving
 
 from webhook_intelligence.analysis import Analyst
-from webhook_intelligence.breaker import Breaker
-from webhook_intelligence.cache import EmbeddingCache
-from webhook_intelligence.checkpoint import WeightsError
-from webhook_intelligence.embeddings import Embeddings
+from webhook_intelligence.costs.ledger import Ledger
+from webhook_intelligence.embeddings.cache import EmbeddingCache
+from webhook_intelligence.embeddings.leases import Leases
+from webhook_intelligence.embeddings.models_in_use import ModelsInUse
+from webhook_intelligence.embeddings.single_flight import Embeddings
 from webhook_intelligence.forgetting import Forgetting
-from webhook_intelligence.leases import Leases
-from webhook_intelligence.ledger import Ledger
-from webhook_intelligence.models_in_use import ModelsInUse
-from webhook_intelligence.prediction import Policy
-from webhook_intelligence.prewarming import READ_BLOCK_S, Prewarming
-from webhook_intelligence.provider import EmbeddingModel, EmbeddingProvider
+from webhook_intelligence.prediction.predictor import Policy
+from webhook_intelligence.prediction.prewarming import READ_BLOCK_S, Prewarming
+from webhook_intelligence.prediction.trial import Size
+from webhook_intelligence.providers.breaker import Breaker
+from webhook_intelligence.providers.checkpoint import WeightsError
+from webhook_intelligence.providers.protocol import EmbeddingModel, EmbeddingProvider
 from webhook_intelligence.servicer import IntelligenceServicer
 from webhook_intelligence.settings import (
     EXTRACTIVE,
@@ -36,14 +37,13 @@ from webhook_intelligence.settings import (
     IntelligenceWebhook,
     PrewarmingSection,
 )
-from webhook_intelligence.summaries import ExtractiveSummarizer, Summarizer
-from webhook_intelligence.summary_cache import SummaryCache
-from webhook_intelligence.trial import Size
+from webhook_intelligence.summaries.cache import SummaryCache
+from webhook_intelligence.summaries.extractive import ExtractiveSummarizer, Summarizer
 
 if TYPE_CHECKING:
-    from webhook_intelligence.openai_calls import OpenAICalls
-    from webhook_intelligence.provider_local import LocalEmbeddings
-    from webhook_intelligence.provider_static import StaticEmbeddings
+    from webhook_intelligence.providers.local import LocalEmbeddings
+    from webhook_intelligence.providers.openai_calls import OpenAICalls
+    from webhook_intelligence.providers.static import StaticEmbeddings
 
 log = structlog.get_logger()
 
@@ -159,7 +159,7 @@ def _embeddings(ai: AISection, provider: EmbeddingProvider, redis: Client, ledge
 
 
 async def _openai_calls(ai: AISection, model: str, redis: Client, stack: AsyncExitStack) -> OpenAICalls:
-    from webhook_intelligence.openai_calls import PROVIDER, OpenAICalls  # noqa: PLC0415  # as below
+    from webhook_intelligence.providers.openai_calls import PROVIDER, OpenAICalls  # noqa: PLC0415  # as below
 
     breaker = Breaker(redis, PROVIDER, model)
     return await stack.enter_async_context(OpenAICalls(ai.openai.api_key, ai.openai.base_url, breaker))
@@ -168,7 +168,7 @@ async def _openai_calls(ai: AISection, model: str, redis: Client, stack: AsyncEx
 async def _embedding_provider(ai: AISection, redis: Client, stack: AsyncExitStack) -> EmbeddingProvider:
     # Each provider is imported only where it is used: the SDK costs 40 MB, the local runtime 20 MB.
     if ai.embedding_provider == "openai":
-        from webhook_intelligence.provider_openai import OpenAIEmbeddings  # noqa: PLC0415  # see above
+        from webhook_intelligence.providers.openai import OpenAIEmbeddings  # noqa: PLC0415  # see above
 
         calls = await _openai_calls(ai, ai.embedding_model, redis, stack)
         return OpenAIEmbeddings(calls, ai.embedding_model, ai.embedding_dimensions)
@@ -179,7 +179,7 @@ async def _embedding_provider(ai: AISection, redis: Client, stack: AsyncExitStac
 
 def _local_model(ai: AISection) -> LocalEmbeddings | StaticEmbeddings:
     if ai.embedding_model == STATIC_MODEL:
-        from webhook_intelligence.provider_static import StaticEmbeddings  # noqa: PLC0415  # see above
+        from webhook_intelligence.providers.static import StaticEmbeddings  # noqa: PLC0415  # see above
 
         return StaticEmbeddings.load(
             name=STATIC_MODEL,
@@ -187,7 +187,7 @@ def _local_model(ai: AISection) -> LocalEmbeddings | StaticEmbeddings:
             path=ai.embedding.local_model_path,
             threads=ai.embedding.local_threads,
         )
-    from webhook_intelligence.provider_local import LocalEmbeddings  # noqa: PLC0415  # see above
+    from webhook_intelligence.providers.local import LocalEmbeddings  # noqa: PLC0415  # see above
 
     return LocalEmbeddings.load(
         path=ai.embedding.local_model_path,
@@ -221,8 +221,8 @@ def _policy(section: PrewarmingSection) -> Policy:
 async def _summarizer(ai: AISection, redis: Client, ledger: Ledger, stack: AsyncExitStack) -> Summarizer:
     if ai.summarization_model == EXTRACTIVE:
         return ExtractiveSummarizer(ai.summarization.link_hosts)
-    from webhook_intelligence.chat import Chat  # noqa: PLC0415  # as above
-    from webhook_intelligence.summaries_openai import OpenAISummarizer  # noqa: PLC0415  # as above
+    from webhook_intelligence.summaries.chat import Chat  # noqa: PLC0415  # as above
+    from webhook_intelligence.summaries.openai import OpenAISummarizer  # noqa: PLC0415  # as above
 
     calls = await _openai_calls(ai, ai.summarization_model, redis, stack)
     cache = SummaryCache(redis, ai.summarization.cache_duration)

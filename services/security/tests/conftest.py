@@ -20,9 +20,9 @@ from pydantic import SecretStr
 from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook.security.v1.admission_pb2 import Delivery, Header, Verdict
 from webhook_security import catalogue
-from webhook_security.admission import Admission
-from webhook_security.registry import Registry
-from webhook_security.rejections import Rejections
+from webhook_security.admission.judge import Admission
+from webhook_security.evidence.rejections import Rejections
+from webhook_security.registry.sources import Registry
 from webhook_security.settings import DeduplicationSection, SecuritySection, SecuritySettings
 from webhook_security.wiring import running
 from webhook_shared import redis as store

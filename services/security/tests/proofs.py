@@ -8,8 +8,8 @@ import json
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from webhook_security.schemes import Scheme
-from webhook_security.verify import Check, Key, Verifier
+from webhook_security.verification.schemes import Scheme
+from webhook_security.verification.verify import Check, Key, Verifier
 
 ALWAYS = (float("-inf"), float("inf"))
 NOW = 1_700_000_000

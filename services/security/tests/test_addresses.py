@@ -26,8 +26,8 @@ from webhook.security.v1.admission_pb2 import (
 )
 from webhook.security.v1.admission_service_pb2 import AdmitRequest
 from webhook.security.v1.admission_service_pb2_grpc import AdmissionServiceStub
-from webhook_security.address_origins import Unreadable, read_networks
-from webhook_security.addresses import Addresses, addresses_of
+from webhook_security.limits.address_origins import Unreadable, read_networks
+from webhook_security.limits.addresses import Addresses, addresses_of
 from webhook_security.settings import SecuritySection, SecuritySettings
 from webhook_shared import redis as store
 from webhook_shared.networks import parse_address

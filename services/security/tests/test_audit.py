@@ -11,10 +11,10 @@ from pydantic import SecretStr
 from webhook.security.v1 import audit_pb2
 from webhook.security.v1.admission_pb2 import OUTCOME_ADMITTED, OUTCOME_REFUSED, REFUSAL_RATE, Verdict
 from webhook.security.v1.audit_pb2 import AUDIT_CHANGE_KIND_SOURCES, AuditRecord
-from webhook_security.audit import Audit
-from webhook_security.audit_check import checked
+from webhook_security.evidence.audit import Audit
+from webhook_security.evidence.audit_check import checked
+from webhook_security.evidence.source_changes import SourceChanges
 from webhook_security.refusals import Refusal
-from webhook_security.source_changes import SourceChanges
 from webhook_shared import redis as store
 from webhook_shared.audit_chain import AuditChain, Seal
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from webhook.security.v1 import audit_pb2
 from webhook.security.v1.audit_pb2 import AuditFindingKind, AuditRecord
-from webhook_security.audit_check import AuditCheck, checked
+from webhook_security.evidence.audit_check import AuditCheck, checked
 from webhook_shared import redis as store
 from webhook_shared.audit_chain import HEAD, STREAM, AuditChain, Seal, link
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from webhook_security import catalogue
 from webhook_security.catalogue import CatalogueError
-from webhook_security.registry import Registry
+from webhook_security.registry.sources import Registry
 from webhook_security.settings import DeduplicationSection, SecuritySection
 
 SOURCES = Path(catalogue.__file__).parent / "sources"

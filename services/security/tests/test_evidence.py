@@ -44,9 +44,9 @@ EVERYBODY = Operator(key_id="op", tenants=["*"])
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhook_security.evidence.GATHERED_S", 0.02)
-    monkeypatch.setattr("webhook_security.rejections.GATHERED_S", 0.02)
-    monkeypatch.setattr("webhook_security.evidence_servicer.FOLLOW_EVERY_S", 0.02)
+    monkeypatch.setattr("webhook_security.evidence.keepers.GATHERED_S", 0.02)
+    monkeypatch.setattr("webhook_security.evidence.rejections.GATHERED_S", 0.02)
+    monkeypatch.setattr("webhook_security.admin.evidence_servicer.FOLLOW_EVERY_S", 0.02)
 
 
 async def eventually(look: Callable[[], Awaitable[Any]]) -> Any:
@@ -314,8 +314,8 @@ async def test_the_chain_is_followed_and_resumed(
 async def test_what_was_not_written_yet_is_written_at_the_end(
     service: Any, valkey: RedisSection, sign: Any, deliver: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("webhook_security.evidence.GATHERED_S", 60)
-    monkeypatch.setattr("webhook_security.rejections.GATHERED_S", 60)
+    monkeypatch.setattr("webhook_security.evidence.keepers.GATHERED_S", 60)
+    monkeypatch.setattr("webhook_security.evidence.rejections.GATHERED_S", 60)
     async with service(valkey) as channel:
         await admitted(channel, deliver("github", ISSUE, sign.github(b"other")))
     async with service(valkey) as channel:

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from webhook.security.v1.admission_pb2 import OUTCOME_ANSWERED, OUTCOME_REFUSED, Delivery, Verdict
 from webhook.security.v1.admission_pb2 import Refusal as Cause
 from webhook_security import catalogue
-from webhook_security.handshakes import Handshake, HandshakeRow, Reply
-from webhook_security.payloads import Reader, Unusable
+from webhook_security.payloads.reader import Reader, Unusable
 from webhook_security.servicer import edge_policy
 from webhook_security.settings import SecuritySection
+from webhook_security.verification.handshakes import Handshake, HandshakeRow, Reply
 
 from services.security.tests.proofs import SECRET, checks_of
 

@@ -9,8 +9,8 @@ import orjson
 import pytest
 from prometheus_client import REGISTRY
 from webhook.security.v1.admission_pb2 import OUTCOME_ADMITTED, OUTCOME_DUPLICATE, Verdict
-from webhook_security.known import KnownDuplicates, first_of
-from webhook_security.seen import Seen
+from webhook_security.duplicates.known import KnownDuplicates, first_of
+from webhook_security.duplicates.seen import Seen
 from webhook_security.settings import SecuritySection
 from webhook_shared.partitions import Partitions
 from webhook_shared.redis import Client

@@ -16,8 +16,9 @@ from prometheus_client import REGISTRY
 from webhook.security.v1.admission_pb2 import OUTCOME_ADMITTED, REFUSAL_RATE, Delivery, Producer, Verdict
 from webhook.security.v1.admission_service_pb2 import AdmitRequest
 from webhook.security.v1.admission_service_pb2_grpc import AdmissionServiceStub
-from webhook_security import catalogue, limits
-from webhook_security.limits import Limits
+from webhook_security import catalogue
+from webhook_security.limits import rates
+from webhook_security.limits.rates import Limits
 from webhook_security.settings import SecuritySection
 from webhook_shared import redis as store
 from webhook_shared.settings import RedisSection
@@ -215,7 +216,7 @@ async def test_a_redis_that_hangs_holds_nobody_up(
         [judge.admission.case(deliver("jira", BODY, sign.jira(BODY)), Verdict())] * 4
     )
     assert len(await counted.exceeded(cases)) == 3
-    monkeypatch.setattr(limits, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(rates, "LONGEST_WAIT_S", 0.05)
     redis_server.send(signal.SIGSTOP)
     started_s = time.monotonic()
     assert await counted.exceeded(cases) == []

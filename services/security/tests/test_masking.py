@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from webhook_security.masking import masked
+from webhook_security.payloads.masking import masked
 
 PATHS = [("value", "*", "clientState"), ("token",)]
 

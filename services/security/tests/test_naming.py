@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from webhook_security.duplicates import body_digest, dedup_key
-from webhook_security.fields import parse_selector, text_at, time_at
+from webhook_security.duplicates.keys import body_digest, dedup_key
+from webhook_security.payloads.fields import parse_selector, text_at, time_at
 
 PARTS = st.tuples(*[st.text(max_size=6)] * 4)
 

@@ -22,7 +22,7 @@ import stripe
 from gidgethub.sansio import validate_event
 from slack_sdk.signature import SignatureVerifier
 from webhook_security import catalogue
-from webhook_security.verify import Proof, verify
+from webhook_security.verification.verify import Proof, verify
 
 from services.security.tests.proofs import SECRET, WHSEC, checks_of, signed
 

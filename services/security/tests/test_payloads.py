@@ -10,7 +10,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from webhook_security.payloads import Reader, Unusable
+from webhook_security.payloads.reader import Reader, Unusable
 
 WANTED = (("action",), ("id",), ("inner", "id"), ("inner", "more", "id"))
 READER = Reader(WANTED)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from webhook_security import catalogue
-from webhook_security.definitions import Definition, Registered
-from webhook_security.following import Following
-from webhook_security.registry import Registry, unusable
-from webhook_security.secrets import Secret
+from webhook_security.registry.definitions import Definition, Registered
+from webhook_security.registry.following import Following
+from webhook_security.registry.sources import Registry, unusable
+from webhook_security.secrets.secret import Secret
 from webhook_security.settings import DeduplicationSection, SecuritySection
 
 CATALOGUE = catalogue.load("X-Webhook-Signature")

@@ -30,8 +30,8 @@ from webhook.security.v1.security_admin_service_pb2 import (
     RotateSecretRequest,
 )
 from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceStub
-from webhook_security.definitions import RegistryUnreadable
-from webhook_security.registry_postgres import TABLE, PostgresSources
+from webhook_security.registry.definitions import RegistryUnreadable
+from webhook_security.registry.postgres import TABLE, PostgresSources
 from webhook_security.settings import DatabaseRegistrySection, SecuritySettings
 from webhook_shared.settings import RedisSection, SettingsError
 

@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from webhook_security.forgetting import Forgetting, Forgotten
+from webhook_security.evidence.forgetting import Forgetting, Forgotten
+from webhook_security.evidence.rejection_store import RejectionStore
+from webhook_security.evidence.rejections import Samples
 from webhook_security.refusals import Refusal
-from webhook_security.rejection_store import RejectionStore
-from webhook_security.rejections import Samples
 from webhook_security.settings import RejectionsSection
 from webhook_shared import redis as store
 from webhook_shared.envelope import Keyring

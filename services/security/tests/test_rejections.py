@@ -6,8 +6,8 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
+from webhook_security.evidence.rejections import Rejections
 from webhook_security.refusals import Refusal
-from webhook_security.rejections import Rejections
 
 
 def count(cause: str) -> float:

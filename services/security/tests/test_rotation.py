@@ -23,7 +23,8 @@ from webhook.security.v1.security_admin_service_pb2 import (
     SecretStatus,
 )
 from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceStub
-from webhook_security import secret_uses, stored_secrets, tenants
+from webhook_security.admission import tenants
+from webhook_security.secrets import stored, uses
 from webhook_shared import envelope
 from webhook_shared.errors import ServiceError, from_rpc_error
 from webhook_shared.identity import ApiKeys, Role
@@ -36,8 +37,8 @@ OLD_ID = "env:GITHUB_WEBHOOK_SECRET"
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_secrets, "SYNC_S", 0.02)
-    monkeypatch.setattr(secret_uses, "SAVE_S", 0.02)
+    monkeypatch.setattr(stored, "SYNC_S", 0.02)
+    monkeypatch.setattr(uses, "SAVE_S", 0.02)
 
 
 class Replica:
@@ -397,7 +398,7 @@ async def test_a_secret_that_moved_into_the_configuration_outlives_the_stored_on
 async def test_a_replica_that_is_behind_is_told_of(
     replicas: Any, valkey: RedisSection, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_secrets, "SPREAD_WITHIN_S", 0.1)
+    monkeypatch.setattr(stored, "SPREAD_WITHIN_S", 0.1)
     async with replicas(valkey, 1) as (only,):
         assert (await only.rotate()).replicas_behind == 0
         (now, _) = await redis.time()

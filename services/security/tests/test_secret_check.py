@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from webhook_security import catalogue, secret_check
-from webhook_security.registry import Registry
-from webhook_security.secret_check import SecretUnfit
+from webhook_security import catalogue
+from webhook_security.registry import secret_check
+from webhook_security.registry.secret_check import SecretUnfit
+from webhook_security.registry.sources import Registry
 from webhook_security.settings import DeduplicationSection, SecuritySection
 from webhook_shared.settings import RedisSection
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import pytest
 from webhook_security import catalogue
-from webhook_security.handshakes import Handshake, Reply
 from webhook_security.refusals import Refusal
-from webhook_security.schemes import Scheme
-from webhook_security.verify import Check, Key, Proof, Verifier, verify
+from webhook_security.verification.handshakes import Handshake, Reply
+from webhook_security.verification.schemes import Scheme
+from webhook_security.verification.verify import Check, Key, Proof, Verifier, verify
 
 CATALOGUE = catalogue.load("X-Webhook-Signature")
 SLACK_BODY = (

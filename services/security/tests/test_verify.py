@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from webhook.security.v1 import admission_pb2
 from webhook_security import catalogue
 from webhook_security.refusals import Refusal
-from webhook_security.schemes import Scheme
-from webhook_security.verify import Check, Key, Proof, Verifier, verify
+from webhook_security.verification.schemes import Scheme
+from webhook_security.verification.verify import Check, Key, Proof, Verifier, verify
 
 from services.security.tests.proofs import ALWAYS, NOW, PRIVATE, SECRET, SECRETS, WHSEC, checks_of, signed
 

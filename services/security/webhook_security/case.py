@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from webhook.event.v1.event_pb2 import ADDRESS_VERDICT_UNSPECIFIED, AddressVerdict, WebhookEvent
 from webhook.security.v1.admission_pb2 import Delivery, Verdict
 
-from webhook_security.registry import Source
-from webhook_security.verify import Proof
+from webhook_security.registry.sources import Source
+from webhook_security.verification.verify import Proof
 
 
 class Again(NamedTuple):

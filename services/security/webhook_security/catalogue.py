@@ -16,9 +16,9 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from webhook_shared.settings import ByteCount, Duration, Section, setting
 
-from webhook_security.fields import LONGEST_TEXT, Place, Selector
-from webhook_security.handshakes import HandshakeRow, MediaType
-from webhook_security.schemes import SIGNATURE_HEADER_PLACEHOLDER, Scheme
+from webhook_security.payloads.fields import LONGEST_TEXT, Place, Selector
+from webhook_security.verification.handshakes import HandshakeRow, MediaType
+from webhook_security.verification.schemes import SIGNATURE_HEADER_PLACEHOLDER, Scheme
 
 GENERIC = "generic"
 """The entry that tools of unknown names follow."""

@@ -24,15 +24,15 @@ from webhook.security.v1.admission_service_pb2_grpc import AdmissionServiceServi
 from webhook.security.v1.source_pb2 import EdgePolicy
 from webhook_shared.errors import InvalidArgument
 
-from webhook_security.admission import Admission
-from webhook_security.audit import Audit
+from webhook_security.admission.judge import Admission
+from webhook_security.admission.readmission import Readmissions
+from webhook_security.admission.tenants import TenantKeys
 from webhook_security.case import Case
-from webhook_security.limits import Limits
-from webhook_security.readmission import Readmissions
+from webhook_security.evidence.audit import Audit
+from webhook_security.limits.rates import Limits
 from webhook_security.refusals import Refusal
-from webhook_security.registry import Registry, Source
+from webhook_security.registry.sources import Registry, Source
 from webhook_security.settings import DEFAULT_TENANT
-from webhook_security.tenants import TenantKeys
 
 MOST_DELIVERIES = 256
 

@@ -29,28 +29,29 @@ from webhook_shared.server import Service, serving
 from webhook_shared.settings import PublishedQueue
 from webhook_shared.tasks import ended
 
-from webhook_security import catalogue, event_samples, secret_check
-from webhook_security.addresses import addresses_of
-from webhook_security.admin_servicer import SecurityAdminServicer
-from webhook_security.admission import Admission
-from webhook_security.evidence import Evidence
-from webhook_security.following import Following
-from webhook_security.forgetting import Forgetting
-from webhook_security.known import KnownDuplicates
-from webhook_security.limits import Limits
-from webhook_security.readmission import Readmissions
-from webhook_security.registry import Registry, unusable
-from webhook_security.registry_config import REREAD_S
-from webhook_security.registry_postgres import PostgresSources
-from webhook_security.registry_snapshot import Snapshot
-from webhook_security.rotation import Rotations
-from webhook_security.secret_uses import SecretUses
-from webhook_security.secrets_servicer import SecretsAdministration
-from webhook_security.seen import Seen
+from webhook_security import catalogue, event_samples
+from webhook_security.admin.rotation import Rotations
+from webhook_security.admin.secrets_servicer import SecretsAdministration
+from webhook_security.admin.servicer import SecurityAdminServicer
+from webhook_security.admission.judge import Admission
+from webhook_security.admission.readmission import Readmissions
+from webhook_security.admission.tenants import TenantKeys
+from webhook_security.duplicates.known import KnownDuplicates
+from webhook_security.duplicates.seen import Seen
+from webhook_security.evidence.forgetting import Forgetting
+from webhook_security.evidence.keepers import Evidence
+from webhook_security.limits.addresses import addresses_of
+from webhook_security.limits.rates import Limits
+from webhook_security.registry import secret_check
+from webhook_security.registry.config import REREAD_S
+from webhook_security.registry.following import Following
+from webhook_security.registry.postgres import PostgresSources
+from webhook_security.registry.snapshot import Snapshot
+from webhook_security.registry.sources import Registry, unusable
+from webhook_security.secrets.stored import StoredSecrets
+from webhook_security.secrets.uses import SecretUses
 from webhook_security.servicer import AdmissionServicer
 from webhook_security.settings import DatabaseRegistrySection, DeduplicationSection, SecuritySettings
-from webhook_security.stored_secrets import StoredSecrets
-from webhook_security.tenants import TenantKeys
 
 log = structlog.get_logger()
 

@@ -11,13 +11,13 @@ from pydantic import SecretStr
 from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook_consumer import metrics
 from webhook_consumer.entry import DONE, Entry, Outcome
+from webhook_consumer.failures.retry import RetryPolicy
 from webhook_consumer.lanes import event_lanes
 from webhook_consumer.opener import Opener
-from webhook_consumer.queue_redis import RedisQueue
-from webhook_consumer.retry import RetryPolicy
+from webhook_consumer.queue.redis import RedisQueue
 from webhook_consumer.settings import ConsumerSection
 from webhook_consumer.wiring import event_limits
-from webhook_consumer.worker import Worker
+from webhook_consumer.workers.worker import Worker
 from webhook_shared import redis as store
 from webhook_shared.envelope import Keyring
 from webhook_shared.redis import Client

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from webhook_consumer.entry import Cause
-from webhook_consumer.queue_redis import Burial, Delayed
+from webhook_consumer.queue.redis import Burial, Delayed
 from webhook_shared import redis as store
 from webhook_shared.envelope import Keyring
 from webhook_shared.redis import Client

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from webhook_intelligence.evaluation import evaluate
-from webhook_intelligence.prediction import Policy
+from webhook_intelligence.prediction.evaluation import evaluate
+from webhook_intelligence.prediction.predictor import Policy
 from webhook_shared import redis as store
 from webhook_shared.settings import RedisSection
 

@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import SecretStr
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
-from webhook_intelligence.cache import EmbeddingCache
-from webhook_intelligence.embeddings import REMEMBERED_S
-from webhook_intelligence.provider import Embedding, EmbeddingModel
+from webhook_intelligence.embeddings.cache import EmbeddingCache
+from webhook_intelligence.embeddings.single_flight import REMEMBERED_S
+from webhook_intelligence.providers.protocol import Embedding, EmbeddingModel
 from webhook_intelligence.settings import IntelligenceSettings
 from webhook_intelligence.wiring import running
 from webhook_shared.channel import connected

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from webhook.context.v1 import context_admin_service_pb2 as admin_pb2
-from webhook_intelligence.breaker import FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S
+from webhook_intelligence.providers.breaker import FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S
 
 from services.intelligence.tests import openai_server as provider
 from tests.bench.e2e.__main__ import Watch, figures_of, generating

@@ -15,23 +15,23 @@ from typing import Any
 import numpy as np
 from pydantic import SecretStr
 from webhook.context.v1.context_pb2 import Tier
-from webhook_context.contexts import Filter
-from webhook_context.documents import Document, Model
-from webhook_context.index import Query, TenantIndex
-from webhook_intelligence import tokens
-from webhook_intelligence.budgets import Budgets
-from webhook_intelligence.chat import Chat
-from webhook_intelligence.coverage import says
-from webhook_intelligence.ledger import Ledger, Payer
-from webhook_intelligence.openai_calls import OpenAICalls
-from webhook_intelligence.prices import Prices
-from webhook_intelligence.provider import Embedding, EmbeddingProvider, Vector
-from webhook_intelligence.provider_local import LocalEmbeddings
-from webhook_intelligence.provider_static import StaticEmbeddings
+from webhook_context.domain.contexts import Filter
+from webhook_context.finding.documents import Document, Model
+from webhook_context.finding.index import Query, TenantIndex
+from webhook_intelligence.costs import tokens
+from webhook_intelligence.costs.budgets import Budgets
+from webhook_intelligence.costs.ledger import Ledger, Payer
+from webhook_intelligence.costs.prices import Prices
+from webhook_intelligence.providers.local import LocalEmbeddings
+from webhook_intelligence.providers.openai_calls import OpenAICalls
+from webhook_intelligence.providers.protocol import Embedding, EmbeddingProvider, Vector
+from webhook_intelligence.providers.static import StaticEmbeddings
 from webhook_intelligence.settings import STATIC_MODEL
-from webhook_intelligence.summaries import ExtractiveSummarizer, Summarizer, happening_text
-from webhook_intelligence.summaries_openai import OpenAISummarizer
-from webhook_intelligence.summary_cache import SummaryCache
+from webhook_intelligence.summaries.cache import SummaryCache
+from webhook_intelligence.summaries.chat import Chat
+from webhook_intelligence.summaries.coverage import says
+from webhook_intelligence.summaries.extractive import ExtractiveSummarizer, Summarizer, happening_text
+from webhook_intelligence.summaries.openai import OpenAISummarizer
 from webhook_shared.redis import connect
 from webhook_shared.settings import RedisSection
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import uvloop
 from webhook_gateway.answers import Answer, plain
-from webhook_gateway.http_connection import Timeouts
-from webhook_gateway.http_server import serving
+from webhook_gateway.edge.connection import Timeouts
+from webhook_gateway.edge.request import Request
+from webhook_gateway.edge.server import serving
 from webhook_gateway.limits import Crowd, Room
-from webhook_gateway.request import Request
 
 BODY = b'{"event_id":"0198-aaaa","status":"accepted"}'
 LIMIT_BYTES = 25 * 2**20

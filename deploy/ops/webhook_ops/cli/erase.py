@@ -11,7 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from webhook.context.v1 import context_admin_service_pb2 as admin_pb2
 from webhook.context.v1 import context_admin_service_pb2_grpc
 from webhook.erasure.v1.erasure_pb2 import Place
-from webhook_context.certificate import NotGenuine, is_about, verified
+from webhook_context.erasing.certificate import NotGenuine, is_about, verified
 
 from webhook_ops.cli.door import Door, Json, Refused, Tenant, call
 from webhook_ops.cli.failures import Exit, fail, fail_with

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from webhook.intelligence.v1 import intelligence_service_pb2, intelligence_service_pb2_grpc
-from webhook_intelligence import trace as recorded
-from webhook_intelligence.evaluation import Report, Score, evaluate
-from webhook_intelligence.observations import Observation
-from webhook_intelligence.prediction import Policy
+from webhook_intelligence.prediction import trace as recorded
+from webhook_intelligence.prediction.evaluation import Report, Score, evaluate
+from webhook_intelligence.prediction.observations import Observation
+from webhook_intelligence.prediction.predictor import Policy
 
 from webhook_ops.cli.door import Door, Json, Tenant, call
 from webhook_ops.cli.failures import Exit, fail

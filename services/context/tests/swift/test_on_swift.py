@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from webhook.context.v1.context_pb2 import Tier
-from webhook_context import keys
+from webhook_context.parts.tiers import tiering
 from webhook_context.settings import ContextLifecycleSection
-from webhook_context.tiering import tiering
+from webhook_context.store import keys
 from webhook_shared import objects_s3
 from webhook_shared import redis as servers
 from webhook_shared.objects import ObjectMissing, ObjectStorageSection, ObjectTrouble

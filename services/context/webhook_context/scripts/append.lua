@@ -9,7 +9,7 @@
 
 -- An enrichment that was asked for and did not come for so long is asked for again.
 local REQUEUE_AFTER_MS = 10 * 60 * 1000
--- Of the SHA-1 of an event id; as in packing.py.
+-- Of the SHA-1 of an event id; as in packs/packing.py.
 local DIGEST_BYTES = 10
 
 local held = redis.call('HMGET', KEYS[1], 'deleted', 'version', 'count', 'folded', 'updated',

@@ -1,0 +1,1 @@
+"""The HTTP edge: connections, requests, and what becomes of each."""

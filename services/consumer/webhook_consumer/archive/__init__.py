@@ -1,0 +1,1 @@
+"""Processed events, kept sealed for a while: to be found, replayed and forgotten."""

@@ -1,0 +1,1 @@
+"""Forgetting events wherever they wait, were given up or are kept."""

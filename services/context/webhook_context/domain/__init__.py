@@ -1,0 +1,1 @@
+"""What a context is and when it moves: the rules, without any Redis in them."""

@@ -1,0 +1,1 @@
+"""Forgetting: on request in every place with a certificate, and what has been kept for long enough."""

@@ -1,0 +1,1 @@
+"""From one master key to the next, in the background."""

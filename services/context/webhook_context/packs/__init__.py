@@ -1,0 +1,1 @@
+"""Whole contexts as sealed bytes: alone or many in one segment, named in the cold store, read back."""

@@ -1,0 +1,1 @@
+"""What one process consists of, put together from its settings: a function for each area, for `wiring`."""

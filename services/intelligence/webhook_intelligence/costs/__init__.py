@@ -1,0 +1,1 @@
+"""What models cost: tokens, prices, budgets, and the ledger of what was spent."""

@@ -1,0 +1,1 @@
+"""Texts of strangers, read: secrets out, sentences, words and names found, what may be shown of them."""

@@ -1,0 +1,1 @@
+"""What operators ask and change: sources, secrets and their rotation, evidence, API keys."""

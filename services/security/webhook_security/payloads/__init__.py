@@ -1,0 +1,1 @@
+"""What a delivery says: where its facts stand, its body read strictly, secrets in it masked."""
