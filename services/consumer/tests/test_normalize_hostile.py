@@ -1,6 +1,7 @@
 """Whatever a sender sends: nothing raises, everything is bounded, nothing odd gets through."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -150,6 +151,15 @@ def test_deep_documents_are_taken() -> None:
     payload = {"comment": {"body": deep}, "issue": {"key": "A-1", "self": "https://x.example"}}
     (append,) = normalized("jira", "comment_created", payload)
     assert append.text.endswith("bottom")
+
+
+@pytest.mark.parametrize("year", [2026, 9999])
+def test_a_clock_at_the_end_of_all_years_does_not_stop_an_event(year: int) -> None:
+    event = WebhookEvent(tool="github", type="push", payload=b'{"repository": {"full_name": "octo/hello"}}')
+    event.received_time.FromDatetime(datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC))
+    event.occurred_time.CopyFrom(event.received_time)
+    [append, *_] = NORMALIZER.normalize(event)
+    assert append.occurred == event.received_time.ToDatetime(UTC)
 
 
 def test_addresses_that_are_not_the_webs_are_dropped() -> None:

@@ -102,13 +102,21 @@ def _timed(append: Append, event: WebhookEvent) -> Append:
 
     A context keeps what the latest event says: a time from the future would silence all that follow.
     """
-    latest = None
-    if event.HasField("received_time") and (received := _utc(event.received_time)):
-        latest = received + _FUTURE_LIMIT
+    latest = _latest(event)
     if append.occurred is not None and (latest is None or append.occurred <= latest):
         return append
     said = _utc(event.occurred_time) if event.HasField("occurred_time") else None
     return append._replace(occurred=None if said is None or (latest and said > latest) else said)
+
+
+def _latest(event: WebhookEvent) -> datetime | None:
+    """The latest time that can be believed; None where nobody says when the event was received."""
+    received = _utc(event.received_time) if event.HasField("received_time") else None
+    try:
+        return received and received + _FUTURE_LIMIT
+    except OverflowError:
+        # A clock at the end of all years.
+        return received
 
 
 def _utc(time: Timestamp) -> datetime | None:
