@@ -16,7 +16,7 @@ async def my_turn(client: Client, turn: str, every_s: float) -> bool:
 
     Args:
         client: Of the Redis that all of them share.
-        turn: The key that is the turn: whoever makes it does the work, until it is gone.
+        turn: The key that is the turn, see `takes`.
         every_s: How often the work is due.
 
     Raises:
@@ -24,4 +24,13 @@ async def my_turn(client: Client, turn: str, every_s: float) -> bool:
     """
     spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads load; guards nothing
     await asyncio.sleep(min(LOOK_S, every_s) * spread)
-    return bool(await client.set(turn, b"1", nx=True, px=max(int(every_s * 1000), 1)))
+    return await takes(client, turn, every_s)
+
+
+async def takes(client: Client, turn: str, for_s: float) -> bool:
+    """Whether the turn is this process's: who makes the key has it for so long, or until it is deleted.
+
+    Raises:
+        REDIS_TROUBLE: It is nobody's turn for now.
+    """
+    return bool(await client.set(turn, b"1", nx=True, px=max(int(for_s * 1000), 1)))

@@ -17,6 +17,7 @@ from webhook.context.v1.context_pb2 import Tier
 from webhook_shared.errors import ServiceError
 from webhook_shared.objects import ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client
+from webhook_shared.sweeps import takes
 
 from webhook_context import metrics
 from webhook_context.domain.lifecycle import Plan, Policy, State, Step, next_step
@@ -153,8 +154,7 @@ class Ageing:
         metrics.DUE_AGE.set(max((one.age_ms for one in due), default=0) / 1000)
 
     async def _sweep_in_turn(self) -> None:
-        # The key is the turn: whoever makes it sweeps, for all replicas.
-        if await self._client.set(keys.SWEEP, b"1", nx=True, px=max(int(self._sweep_s * 1000), 1)):
+        if await takes(self._client, keys.SWEEP, self._sweep_s):
             await self.sweep()
 
     async def sweep(self) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import structlog
 from webhook.context.v1.context_pb2 import Tier
 from webhook_shared.redis import Backoff, Client
+from webhook_shared.sweeps import takes
 
 from webhook_context import metrics
 from webhook_context.store import keys
@@ -16,7 +17,7 @@ from webhook_context.tiers.memory import Memory
 
 log = structlog.get_logger()
 
-LEASE_MS = 60_000
+LEASE_S = 60
 
 
 class Pressure:
@@ -63,7 +64,7 @@ class Pressure:
         """
         fill = await self._memory.fill()
         metrics.MEMORY_RATIO.set(fill.ratio)
-        if fill.ratio < self._high_ratio or not await self._is_ours():
+        if fill.ratio < self._high_ratio or not await takes(self._client, keys.PRESSURE, LEASE_S):
             return 0
         log.warning("pressure.begins", used_bytes=fill.used, limit_bytes=fill.limit)
         moved = 0
@@ -74,14 +75,11 @@ class Pressure:
         await self._client.delete(keys.PRESSURE)
         return moved
 
-    async def _is_ours(self) -> bool:
-        return bool(await self._client.set(keys.PRESSURE, b"1", nx=True, px=LEASE_MS))
-
     async def _make_room(self, target: Tier.ValueType) -> int:
         order = Order(await self._store.tenants(), target, until_low=True, at_once=True)
         moved = 0
         async for progress in self._forcing.carry_out(order):
             moved = progress.moved
             # As long as it moves, it is ours.
-            await self._client.pexpire(keys.PRESSURE, LEASE_MS)
+            await self._client.expire(keys.PRESSURE, LEASE_S)
         return moved

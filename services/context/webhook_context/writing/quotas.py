@@ -14,6 +14,7 @@ from typing import NamedTuple
 import structlog
 from webhook_shared.errors import ResourceExhausted, ServiceError
 from webhook_shared.redis import Backoff, Client, Script
+from webhook_shared.sweeps import takes
 
 from webhook_context import metrics
 from webhook_context.domain.contexts import Appended, Entry
@@ -163,17 +164,14 @@ class Quotas:
         while not self._is_idle:
             try:
                 for tenant in {*await self._store.tenants(), *self._own}:
-                    if self.limits(tenant).bytes and await self._turn(tenant):
+                    turn = keys.usage_turn(tenant)
+                    if self.limits(tenant).bytes and await takes(self._client, turn, self._count_s):
                         await self.count(tenant)
                 backoff.reset()
                 await asyncio.sleep(self._count_s)
             except Exception as error:  # noqa: BLE001  # whatever it is, the counting goes on
                 log.warning("quotas.not_counted", error=type(error).__name__)
                 await backoff.wait()
-
-    async def _turn(self, tenant: str) -> bool:
-        turn_ms = int(self._count_s * 1000)
-        return bool(await self._client.set(keys.usage_turn(tenant), b"", nx=True, px=turn_ms))
 
 
 def _error(answer: int, limits: Limits) -> ServiceError:
