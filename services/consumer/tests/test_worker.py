@@ -220,6 +220,26 @@ async def test_a_mistake_of_the_handler_costs_one_entry_its_try_and_the_others_n
     assert handler.seen.count("event-3") >= 2
 
 
+async def test_a_mistake_of_ours_costs_a_batch_its_time_but_the_stage_no_worker(lab, monkeypatch):
+    handler, mistakes = lab.handler(), []
+    async with lab.worker(handler, idle_ms=300) as queue:
+        acknowledged = queue.ack
+
+        async def mistaken(ids):
+            if len(mistakes) <= lab.limits.workers:
+                mistakes.append(ids)
+                raise RuntimeError("not one of those that Redis is known for")
+            return await acknowledged(ids)
+
+        # No server can be made to cause what nobody thought of.
+        monkeypatch.setattr(queue, "ack", mistaken)
+        for number in range(lab.limits.workers + 1):
+            await lab.publish(1, start=number)
+            await lab.until(lambda told=number: len(mistakes) > told)
+        await lab.until(lab.is_empty)
+    assert set(handler.seen) == {f"event-{number}" for number in range(lab.limits.workers + 1)}
+
+
 async def test_an_outage_burns_no_attempts_and_loses_nothing(lab):
     state = {"away": True}
 

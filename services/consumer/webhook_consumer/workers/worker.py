@@ -139,16 +139,24 @@ class Worker:
 
     async def _work(self) -> None:
         while taken := await self._buffer.take(self._limits.batch):
-            batch = await self._let_through(taken) if self._holds.some else taken
-            if not batch:
-                continue
-            # Of tools that take turns the first entry need not be the oldest.
-            queued_ms = int(min(map(ID, batch)).partition(b"-")[0])
-            self._metrics.dwell.observe(time.time() - queued_ms / 1000, len(batch))
-            if self._buffer.is_suspect(batch[0]):
-                await self._run_alone(batch[0])
-            else:
-                await self._run(batch)
+            try:
+                await self._work_on(taken)
+            except Exception:  # noqa: BLE001  # a mistake of ours costs a batch its time, not the stage a worker
+                log.error("worker.failed", stage=self._metrics.stage, entries=len(taken), exc_info=True)
+                # How far they came is not known. Held by nobody, they come again when they have been silent.
+                self._buffer.drop(list(map(ID, taken)))
+
+    async def _work_on(self, taken: list[Entry]) -> None:
+        batch = await self._let_through(taken) if self._holds.some else taken
+        if not batch:
+            return
+        # Of tools that take turns the first entry need not be the oldest.
+        queued_ms = int(min(map(ID, batch)).partition(b"-")[0])
+        self._metrics.dwell.observe(time.time() - queued_ms / 1000, len(batch))
+        if self._buffer.is_suspect(batch[0]):
+            await self._run_alone(batch[0])
+        else:
+            await self._run(batch)
 
     async def _let_through(self, batch: list[Entry]) -> list[Entry]:
         go, aside = await self._holds.admit(batch)
