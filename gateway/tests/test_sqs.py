@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -252,6 +253,10 @@ async def test_sqs_away_changes_no_answer_and_the_copies_come_when_it_is_back(
             elapsed_s = time.monotonic() - started_s
             assert {reply.status for reply in replies} == {202}
             assert elapsed_s < 5
+            # At its end the gateway would not wait for a queue that is still away.
+            async with asyncio.timeout(60):
+                while line.faults:
+                    await asyncio.sleep(0.05)
         ids = {entry[b"id"].decode() for entry in await gateway.events()}
         messages = await Street(made, Line(""), redis, None).messages()
         assert {message.id for message in messages} == ids

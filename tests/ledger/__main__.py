@@ -42,11 +42,12 @@ def main(
     plan = quick if is_quick else Plan(deliveries, min(CONTEXTS, deliveries), rounds, seed)
     with tempfile.TemporaryDirectory(prefix="webhook-ledger-") as var:
         result = asyncio.run(run(plan, Path(var)))
-    found = _all_trials() if with_faults else []
     report.show(result, Console())
+    report.write(result, [], FILE)
+    found = _all_trials() if with_faults else []
     if found:
         report.show_faults(found, Console(width=160))
-    report.write(result, found, FILE)
+        report.write(result, found, FILE)
     accounts = [result.account, *(each.account for each in found)]
     sys.exit(0 if all(account.is_clean for account in accounts) else 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +22,10 @@ STREAMS = ("webhook-events", "webhook-quarantine")
 RETRIES = "retry:{webhook-events}:entries"
 #: Delayed entries are packed; their ids stand in them as text.
 EVENT_ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+# What the processes wrote before that, which would go with their directory.
+LOG = Path("var/bench/not-drained.log")
 
 
 class NotDrainedError(Exception):
@@ -45,7 +50,15 @@ async def drained(house: House) -> float:
             return time.monotonic() - started_s
         left = str(counts) if counts else left
         await asyncio.sleep(POLL_S)
-    raise NotDrainedError(f"not drained within {DRAINED_WITHIN_S:g} s: {left} (waiting, in flight, delayed)")
+    _keep_log(house)
+    raise NotDrainedError(
+        f"not drained within {DRAINED_WITHIN_S:g} s: {left} (waiting, in flight, delayed); see {LOG}"
+    )
+
+
+def _keep_log(house: House) -> None:
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    LOG.write_text(house.log, encoding="utf-8")
 
 
 async def everything(house: House, contexts: int, repository: str = REPOSITORY) -> Kept:

@@ -75,11 +75,13 @@ async def test_a_renewed_entry_is_not_taken_for_abandoned(queue: Queue, line: Li
 async def test_a_failed_entry_waits_and_comes_back(queue: Queue, line: Line) -> None:
     await line.publish(1)
     (entry_id,) = (await read(queue, 1)).values()
-    assert await queue.delay([Delayed(entry_id, 30, 1)]) == []
+    assert await queue.delay([Delayed(entry_id, 500, 1)]) == []
     counts = await queue.counts()
     assert (counts.waiting, counts.in_flight, counts.delayed) == (0, 0, 1)
-    assert (await queue.promote(10))[0] == 0
-    await asyncio.sleep(0.04)
+    moved, next_ms = await queue.promote(10)
+    assert moved == 0
+    assert next_ms is not None
+    await asyncio.sleep((next_ms + 10) / 1000)
     assert await queue.promote(10) == (1, None)
     (again,) = await queue.read(1)
     assert (again.text(b"id"), again.text(b"attempt")) == ("event-1", "1")
