@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+from dataclasses import replace
 
 import pytest
+from webhook_consumer import metrics
 from webhook_consumer.entry import DONE, Cause, Dead, Outage, Retry
 from webhook_consumer.failures.retry import RetryPolicy
-from webhook_consumer.queue.redis import START, Delayed
+from webhook_consumer.queue.redis import START, Delayed, StreamLost
+from webhook_consumer.workers.worker import Worker
 
 
 async def test_what_was_queued_before_the_first_worker_is_worked_on_like_the_rest(lab):
@@ -127,6 +130,43 @@ async def test_a_zombie_whose_name_was_given_away_settles_nothing(lab):
         assert [entry.id for entry in found.entries] == ids
         await zombie.join()
         assert zombie.name == "w-01"
+
+
+async def test_a_name_that_is_lost_while_joining_is_replaced(lab, monkeypatch):
+    """As after a stop of some seconds: reading and the heartbeat both find out, at the same time."""
+    handler = lab.handler()
+    async with lab.queue(lease_ms=300) as queue:
+        joined, joins = queue.join, []
+
+        async def join():
+            await joined()
+            joins.append(queue.name)
+            if len(joins) == 1:
+                await lab.redis.set(lab.lane.lease(queue.name), "another process")
+                # The heartbeat comes before this one has told anybody that it has joined.
+                await lab.until(lambda: not queue.name)
+
+        monkeypatch.setattr(queue, "join", join)
+        async with Worker(queue, handler, replace(lab.limits, idle_ms=300), lab.policy, metrics.EVENTS):
+            published = await lab.publish(20)
+            await lab.until(lab.is_empty)
+            assert joins == ["w-00", "w-01"]
+    assert sorted(handler.seen) == sorted(published)
+    consumers = await lab.redis.xinfo_consumers(lab.lane.stream, lab.lane.group)
+    assert {row["name"] for row in consumers} == {b"w-00", b"w-01"}
+
+
+async def test_who_has_no_name_neither_reads_nor_takes_anything(lab):
+    await lab.publish(1)
+    async with lab.queue() as queue, lab.queue() as other:
+        await queue.join()
+        await lab.redis.set(lab.lane.lease(queue.name), "another process")
+        assert not await queue.keep_name()
+        for call in (queue.read(1), queue.claim(START, held=[], room=1), queue.ack([b"1-1"])):
+            with pytest.raises(StreamLost):
+                await call
+        await other.join()
+        assert len(await other.read(10)) == 1
 
 
 async def test_a_name_is_held_while_in_use_and_free_after(lab):

@@ -193,8 +193,9 @@ class RedisQueue:
         """Have a name, a group and a connection to read on; repeats only what is missing."""
         if self._slot is None:
             self._slot = await self._slots.take()
+        name = self._slot.name
         await self.create_group()
-        await self._enlist()
+        await self._enlist(name)
         self._connection_id = int(await self._blocking.at(self.lane.stream, "CLIENT ID"))
 
     async def create_group(self) -> None:
@@ -207,10 +208,10 @@ class RedisQueue:
             if "BUSYGROUP" not in str(error) and not is_full(error):
                 raise
 
-    async def _enlist(self) -> None:
+    async def _enlist(self, name: str) -> None:
         """Be listed among the group's consumers before the first entry comes."""
         try:
-            await self._client.xgroup_createconsumer(self.lane.stream, self.lane.group, self.name)
+            await self._client.xgroup_createconsumer(self.lane.stream, self.lane.group, name)
         except ResponseError as error:
             if not is_full(error):
                 raise _translated(error) from error
@@ -234,10 +235,10 @@ class RedisQueue:
         Raises:
             StreamLost: Call `join` and go on.
         """
-        lane = self.lane
+        lane, slot = self.lane, self._leased()
         try:
             reply: Any = await self._blocking.execute_command(
-                "XREADGROUP", "GROUP", lane.group, self.name, "COUNT", most,
+                "XREADGROUP", "GROUP", lane.group, slot.name, "COUNT", most,
                 "BLOCK", self._block_ms, "STREAMS", lane.stream, ">",
             )  # fmt: skip
         except ResponseError as error:
@@ -261,13 +262,14 @@ class RedisQueue:
             idle_ms: Anybody's that are idle this long; None: this process's own, however idle.
 
         Raises:
-            StreamLost: There is no group.
+            StreamLost: There is no group, or the name has been lost: call `join` and go on.
         """
-        owner = self.name if idle_ms is None else ""
+        name = self._leased().name
+        owner = name if idle_ms is None else ""
         reply = await self._run(
             self._claim,
             [self.lane.stream],
-            [self.lane.group, self.name, owner, idle_ms or 0, cursor, CLAIM_PAGE, room, b" ".join(held)],
+            [self.lane.group, name, owner, idle_ms or 0, cursor, CLAIM_PAGE, room, b" ".join(held)],
         )
         found = reply[2:]
         entries = [
@@ -395,12 +397,16 @@ class RedisQueue:
         return lost
 
     async def _fence(self, script: Script, keys: list[str], arguments: list[Any]) -> Any:
-        if self._slot is None:
-            raise StreamLost("this process has no consumer name")
-        slot, lane = self._slot, self.lane
+        slot, lane = self._leased(), self.lane
         return await self._run(
             script, [lane.stream, slot.lease, *keys], [lane.group, slot.name, slot.token, *arguments]
         )
+
+    def _leased(self) -> Slot:
+        # Redis takes a consumer without a name for one like any other, and a claim for it for everybody's.
+        if self._slot is None:
+            raise StreamLost("this process has no consumer name")
+        return self._slot
 
     async def _run(self, script: Script, keys: list[str], arguments: list[Any]) -> Any:
         try:

@@ -89,8 +89,9 @@ class Reader:
 
     async def _step(self) -> None:
         if not self._joined:
-            await self._queue.join()
+            # Before joining: the name may be lost while that is under way, and then it has to be done again.
             self._joined = True
+            await self._queue.join()
             await self._resume()
         if self._holds.is_draining:
             await asyncio.sleep(DRAINING_PAUSE_S)
