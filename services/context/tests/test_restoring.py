@@ -168,10 +168,9 @@ async def test_a_newer_hot_context_stays_as_it_is(
     shutil.copytree(cold.directory, tmp_path / "backup")
     await house.append(make("newer", at=700))
     await house.move("HOT", ISSUE)
-    # A copy of the bucket comes back beside it.
-    shutil.copytree(tmp_path / "backup", cold.directory, dirs_exist_ok=True)
-    # Whatever else was to be done about it is done.
+    # Whatever else was to be done about it is done, and a copy of the bucket comes back beside it.
     await until(lambda: _is_dropped(redis))
+    shutil.copytree(tmp_path / "backup", cold.directory, dirs_exist_ok=True)
     before = await full(house)
     held = await redis.hgetall(keys.context("acme", ISSUE))
     assert counts(await restore(house)) == {"present": 1}
