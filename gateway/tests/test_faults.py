@@ -72,7 +72,9 @@ async def test_security_is_slow(house_with, judge, kit):
 
 
 async def test_a_queue_behind_a_slow_security_is_turned_away_in_time(house_with, judge, kit):
-    async with house_with(admit_timeout=SHORT, publish_timeout=SHORT) as house:
+    # All connections are open before the first one says anything.
+    patient = timedelta(minutes=1)
+    async with house_with(admit_timeout=SHORT, publish_timeout=SHORT, header_timeout=patient) as house:
         judge.delay_s = 30
         senders = [await house.sender() for _ in range(500)]
         async with asyncio.timeout(5):
