@@ -146,6 +146,7 @@ async def test_a_name_that_is_lost_while_joining_is_replaced(lab, monkeypatch):
                 # The heartbeat comes before this one has told anybody that it has joined.
                 await lab.until(lambda: not queue.name)
 
+        # Stopping a process hits this moment once in a few times only.
         monkeypatch.setattr(queue, "join", join)
         async with Worker(queue, handler, replace(lab.limits, idle_ms=300), lab.policy, metrics.EVENTS):
             published = await lab.publish(20)
