@@ -58,8 +58,13 @@ class Lane:
 
     @property
     def delayed(self) -> str:
-        """ZSET: when which delayed entry is due, ms."""
+        """ZSET: when which delayed entry is due, ms of `due_clock`."""
         return f"retry:{{{self.stream}}}"
+
+    @property
+    def due_clock(self) -> str:
+        """STRING: how far due times run ahead of the server's clock; there while something is delayed."""
+        return f"retry:{{{self.stream}}}:clock"
 
     @property
     def bodies(self) -> str:
@@ -176,13 +181,13 @@ class RedisQueue:
         self._slots = Slots(client, lane.lease, lease_ms)
         self._slot: Slot | None = None
         self._connection_id = 0
-        self._ack, self._renew, self._retry, self._dead_letter, self._release = (
-            _fenced(name) for name in ("ack", "renew", "retry", "dead_letter", "release")
+        self._ack, self._renew, self._park, self._dead_letter, self._release = (
+            _fenced(name) for name in ("ack", "renew", "park", "dead_letter", "release")
         )
-        self._park = _fenced("park")
+        self._retry = _fenced("due", "retry")
         self._unpark, self._abandon, self._reap = (_plain(name) for name in ("unpark", "abandon", "reap"))
-        self._claim, self._promote = _plain("claim"), _plain("promote")
-        self._stats = _plain("stats")
+        self._claim = _plain("claim")
+        self._promote, self._stats = _plain("due", "promote"), _plain("due", "stats")
 
     @property
     def name(self) -> str:
@@ -288,7 +293,8 @@ class RedisQueue:
     async def delay(self, items: Sequence[Delayed]) -> list[bytes]:
         """Take entries out of the stream until they are due. Returns the ids that are not this process's."""
         rows = [[item.id, item.delay_ms, item.failures] for item in items]
-        return await self._each(self._retry, [self.lane.delayed, self.lane.bodies, self.lane.arrivals], rows)
+        lane = self.lane
+        return await self._each(self._retry, [lane.delayed, lane.bodies, lane.arrivals, lane.due_clock], rows)
 
     async def bury(self, items: Sequence[Burial]) -> list[bytes]:
         """Move entries to the dead letters. Returns the ids that are not this process's."""
@@ -308,7 +314,9 @@ class RedisQueue:
         """
         lane = self.lane
         moved, next_ms = await self._run(
-            self._promote, [lane.stream, lane.delayed, lane.bodies, lane.arrivals], [most]
+            self._promote,
+            [lane.stream, lane.delayed, lane.bodies, lane.arrivals, lane.due_clock],
+            [most],
         )
         return int(moved), int(next_ms) if next_ms >= 0 else None
 
@@ -369,7 +377,9 @@ class RedisQueue:
         """Where the entries are now, exactly; the dead letters a moment later than the rest."""
         lane = self.lane
         waiting, in_flight, delayed, due, oldest, parked = await self._stats(
-            self._client, [lane.stream, lane.delayed, lane.arrivals, lane.parked], [lane.group]
+            self._client,
+            [lane.stream, lane.delayed, lane.arrivals, lane.parked, lane.due_clock],
+            [lane.group],
         )
         dead = await self._client.xlen(lane.dead_letters)
         return Counts(
@@ -449,9 +459,9 @@ def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(pairs, pairs, strict=True))
 
 
-def _plain(name: str) -> Script:
-    return Script.load("webhook_consumer", name)
+def _plain(*names: str) -> Script:
+    return Script.load("webhook_consumer", *names)
 
 
-def _fenced(name: str) -> Script:
-    return Script.load("webhook_consumer", "fence", name)
+def _fenced(*names: str) -> Script:
+    return _plain("fence", *names)

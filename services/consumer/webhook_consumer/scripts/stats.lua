@@ -1,10 +1,8 @@
 -- Where a stage's entries are, at one instant.
 -- KEYS 1: stream. 2: ZSET of due times. 3: ZSET of first arrivals. 4: ZSET of what is put
--- aside. ARGV 1: group.
+-- aside. 5: clock of due times. ARGV 1: group.
 -- Returns waiting, in flight, delayed, of these due, the age of the oldest in ms (-1: none), and
 -- how many are put aside.
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local length = redis.call('XLEN', KEYS[1])
 local pending = 0
 local summary = redis.pcall('XPENDING', KEYS[1], ARGV[1])
@@ -30,7 +28,7 @@ return {
   math.max(length - pending, 0),
   pending,
   redis.call('ZCARD', KEYS[2]),
-  redis.call('ZCOUNT', KEYS[2], '-inf', now),
+  redis.call('ZCOUNT', KEYS[2], '-inf', (due_time(KEYS[5]))),
   oldest,
   redis.call('ZCARD', KEYS[4]),
 }
