@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from webhook_intelligence.embeddings.batches import Batches, Bounds, Lane, Waiting
 from webhook_intelligence.providers.pace import Pace
 from webhook_intelligence.providers.protocol import Embedding
@@ -98,11 +99,26 @@ async def test_queries_go_before_events_and_these_before_backfill() -> None:
     assert provider.calls == [["first"], ["query 1", "event 1"], ["event 2", "old 1"], ["old 2"]]
 
 
-async def test_bulk_work_leaves_a_call_free_for_queries() -> None:
+async def test_where_a_call_is_no_journey_a_query_waits_for_nothing_beside_it() -> None:
+    provider = Provider()
+    provider.free.clear()
+    bounds = Bounds(texts=10, tokens=100, bytes=1000, mixed=False)
+    async with Batches(provider.ask, bounds, Pace(first=1, most=1)) as batches:
+        submit(batches, ["first"])
+        await asyncio.sleep(0.001)
+        submit(batches, ["old"], Lane.BACKFILL)
+        submit(batches, ["event 1", "event 2"], Lane.EVENT)
+        submit(batches, ["query 1"], Lane.QUERY)
+        provider.free.set()
+    assert provider.calls == [["first"], ["query 1"], ["event 1", "event 2"], ["old"]]
+
+
+@pytest.mark.parametrize("pace", [Pace(first=4, most=4), Pace(first=4, most=4, kept_for_queries=1)])
+async def test_bulk_work_leaves_a_call_free_for_queries(pace: Pace) -> None:
     provider = Provider()
     provider.free.clear()
     bounds = Bounds(texts=1, tokens=100, bytes=1000)
-    async with Batches(provider.ask, bounds, Pace(first=4, most=4)) as batches:
+    async with Batches(provider.ask, bounds, pace) as batches:
         submit(batches, [f"old {i}" for i in range(8)], Lane.BACKFILL)
         await asyncio.sleep(0.001)
         assert len(provider.calls) == 3
@@ -126,6 +142,7 @@ async def test_the_pace_halves_once_per_round_and_grows_with_answers() -> None:
     fixed = Pace(first=2, most=2)
     fixed.answered()
     assert (fixed.allowed, fixed.kept_for_queries) == (2, 0)
+    assert Pace(first=2, most=2, kept_for_queries=1).kept_for_queries == 1
 
 
 async def test_what_the_call_raises_goes_to_all_of_the_batch_and_no_further() -> None:

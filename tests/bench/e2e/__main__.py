@@ -2,7 +2,7 @@
 
 Starts the whole system with the local model, sends at a steady pace, and measures on samples how long it
 takes from the moment a delivery was due until a reader has the event in its context. Then comes a burst, and
-how long the queue needs to be empty again.
+how long the queue needs to be empty again. Where it is told to, somebody searches all the while.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ POLL_S = 0.003
 # Looking costs the system time, too: what has taken long is looked at less often, and known less exactly.
 POLL_SHARE = 0.1
 BACKLOG_POLL_S = 0.5
+#: Meant, not named: it has to be embedded, and is another one each time.
+QUESTION = "who reverted the change that made timeouts, and what was said about pool {}?"
 READABLE_WITHIN_S = 120.0
 DRAINED_WITHIN_S = 1800.0
 
@@ -52,6 +54,7 @@ class Watch:
         missing: Samples that could not be read in READABLE_WITHIN_S.
         backlog_max: Most events waiting, in flight or delayed.
         contexts_waiting_max: Most contexts that waited to be understood.
+        searched_s: How long each search took.
     """
 
     house: House
@@ -59,6 +62,15 @@ class Watch:
     missing: int = 0
     backlog_max: int = 0
     contexts_waiting_max: int = 0
+    searched_s: list[float] = field(default_factory=list)
+
+    async def search(self, per_s: float) -> None:
+        """Ask for contexts again and again, at a pace; a search that is slow puts off the next."""
+        while True:
+            began_s = time.monotonic()
+            await self.house.operator.search(QUESTION.format(len(self.searched_s)))
+            self.searched_s.append(time.monotonic() - began_s)
+            await asyncio.sleep(max(0.0, began_s + 1 / per_s - time.monotonic()))
 
     async def sample(self, context_id: str, due_s: float) -> None:
         """Read until the event is there."""
@@ -134,17 +146,19 @@ async def generating(house: House) -> AsyncIterator[Generator]:
         await process.wait()
 
 
-async def measure(rate: float, duration_s: int, burst: int) -> None:
+async def measure(rate: float, duration_s: int, burst: int, searches_per_s: float) -> None:
     """Run it and report."""
     with tempfile.TemporaryDirectory(prefix="webhook-bench-") as directory:
         async with running_house(Path(directory)) as house, generating(house) as generator:
             await generator.send(int(WARM_UP_S * rate / 4), rate / 4, Watch(house))
             watch = Watch(house)
-            looking = asyncio.create_task(watch.look())
+            looking = [asyncio.create_task(watch.look())]
+            if searches_per_s:
+                looking.append(asyncio.create_task(watch.search(searches_per_s)))
             before = cpu_s(house)
             print(f"  {rate:g}/s for {duration_s} s", flush=True)
             steady = await generator.send(int(rate * duration_s), rate, watch)
-            await ended([looking])
+            await ended(looking)
             figures = figures_of(watch, steady)
             figures["contexts_drain_s"] = round(await watch.drained(1), 1)
             # Only now: what was put off has been paid for, too.
@@ -161,6 +175,7 @@ async def measure(rate: float, duration_s: int, burst: int) -> None:
             "rate_per_s": rate,
             "duration_s": duration_s,
             "burst": burst,
+            "searches_per_s": searches_per_s,
             "model": "local (MiniLM)",
             "active_issues": ACTIVE_ISSUES,
             "comments_each": COMMENTS_EACH,
@@ -184,6 +199,7 @@ async def after_burst(generator: Generator, watch: Watch, burst: int) -> dict[st
 def figures_of(watch: Watch, steady: dict[str, Any]) -> dict[str, Any]:
     """Of the steady part."""
     ordered = sorted(watch.readable_s)
+    searched = sorted(watch.searched_s)
     return {
         "requests_per_s": round(steady["requests_per_s"], 1),
         "p50_ms": round(quantile_ms(ordered, 0.5), 1),
@@ -197,6 +213,7 @@ def figures_of(watch: Watch, steady: dict[str, Any]) -> dict[str, Any]:
         "contexts_waiting_max": watch.contexts_waiting_max,
         "acknowledged": steady["acknowledged"],
         "error_rate": 1 - steady["acknowledged"] / steady["sent"],
+        **{f"search_p{p}_ms": round(quantile_ms(searched, p / 100), 1) for p in (50, 99) if searched},
     }
 
 
@@ -217,8 +234,10 @@ def main() -> None:
     parser.add_argument("--duration", type=int, default=DURATION_S, help="of the steady part, seconds")
     parser.add_argument("--short", action="store_true", help=f"{SHORT_S} s instead")
     parser.add_argument("--burst", type=int, default=BURST, help="deliveries; 0: none")
+    parser.add_argument("--searches", type=float, default=0, help="searches a second beside it")
     chosen = parser.parse_args()
-    uvloop.run(measure(chosen.rate, SHORT_S if chosen.short else chosen.duration, chosen.burst))
+    duration_s = SHORT_S if chosen.short else chosen.duration
+    uvloop.run(measure(chosen.rate, duration_s, chosen.burst, chosen.searches))
 
 
 if __name__ == "__main__":

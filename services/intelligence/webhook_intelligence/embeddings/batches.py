@@ -1,8 +1,9 @@
 """Texts of many callers in few calls: a batch is closed by count, tokens, bytes, or a moment's quiet.
 
-Queries go before events, events before what is filled in afterwards. A text that is alone waits for company
-as long as the linger, and no longer; each that joins it may bring others, so the wait begins anew, at most
-ten times over.
+Queries go before events, events before what is filled in afterwards, and where a call is no journey they do
+not share one: whoever waits for a query does not wait for what lies beside it. A text that is alone waits for
+company as long as the linger, and no longer; each that joins it may bring others, so the wait begins anew, at
+most ten times over.
 """
 
 from __future__ import annotations
@@ -37,12 +38,18 @@ class Lane(IntEnum):
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much one call may hold, and how long a text waits for company (0: not at all)."""
+    """How much one call may hold.
+
+    Attributes:
+        linger_s: How long a text waits for company; 0: not at all.
+        mixed: Whether texts that are urgent and such that are not may share a call.
+    """
 
     texts: int
     tokens: int
     bytes: int
     linger_s: float = 0.0
+    mixed: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +59,13 @@ class Waiting:
     Attributes:
         text: Not empty.
         tokens: About how many it has.
+        lane: How urgent it is.
         deadline: When nobody waits for it any more, in the time of the loop.
     """
 
     text: str
     tokens: int
+    lane: Lane
     deadline: float
     since: float
     landed: asyncio.Future[Result] = field(repr=False)
@@ -116,7 +125,7 @@ class Batches:
         """Queue a text; the future has its result. Cancelling the future does not stop the call."""
         loop = asyncio.get_running_loop()
         self._newest = loop.time()
-        waiting = Waiting(text, tokens, deadline, self._newest, loop.create_future())
+        waiting = Waiting(text, tokens, lane, deadline, self._newest, loop.create_future())
         self._lanes[lane].append(waiting)
         self._tokens += tokens
         self._bytes += waiting.bytes
@@ -174,7 +183,7 @@ class Batches:
                     break
                 fitting += 1
             batch += [lane.popleft() for _ in range(fitting)]
-            if len(batch) == bounds.texts or lane:
+            if len(batch) == bounds.texts or lane or (batch and not bounds.mixed):
                 break
         self._tokens -= sum(waiting.tokens for waiting in batch)
         self._bytes -= sum(waiting.bytes for waiting in batch)

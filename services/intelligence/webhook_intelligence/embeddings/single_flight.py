@@ -91,6 +91,7 @@ class Embeddings:
             tokens=limits.batch_tokens,
             bytes=limits.batch_bytes,
             linger_s=linger_s if limits.is_remote else 0.0,
+            mixed=limits.is_remote,
         )
         self._batches = Batches(self._ask, bounds, provider.pace)
 
@@ -324,7 +325,8 @@ class Embeddings:
         began = time.perf_counter()
         try:
             deadline = max(waiting.deadline for waiting in batch)
-            results = await self._provider.embed(texts, deadline=deadline)
+            urgent = any(waiting.lane is Lane.QUERY for waiting in batch)
+            results = await self._provider.embed(texts, deadline=deadline, urgent=urgent)
         finally:
             metrics.EMBEDDING_S.labels(name).observe(time.perf_counter() - began)
         sharers = Counter(waiting.text for waiting in batch)

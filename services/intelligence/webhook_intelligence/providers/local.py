@@ -32,8 +32,9 @@ BATCH_BYTES = 2**20
 MOST_PIECES = 8
 TEXT_CHARS = MOST_PIECES * 4096
 MOST_DEFAULT_THREADS = 4
-# Webhooks that come in go before vectors of those that have come.
-THREAD_NICENESS = 5
+# Webhooks that come in go before whoever looks for those that have come, and he before what nobody waits for.
+QUERY_NICENESS = 5
+EVENT_NICENESS = 19
 _NOTHING: Vector = np.zeros(0, np.float32)
 
 
@@ -49,8 +50,11 @@ class LocalEmbeddings:
         self._bert = bert
         self._tokenizer = tokenizer
         self._model = model
-        self._pace = Pace(first=threads, most=threads)
-        self._pool = ThreadPoolExecutor(threads, "embedding", initializer=_give_way)
+        self._pace = Pace(first=threads + 1, most=threads + 1, kept_for_queries=1)
+        self._queries, self._events = (
+            ThreadPoolExecutor(threads, f"embedding-{what}", _give_way, (niceness,))
+            for what, niceness in (("queries", QUERY_NICENESS), ("events", EVENT_NICENESS))
+        )
         self._linear_algebra = threadpool_limits(limits=1, user_api="blas")
 
     @classmethod
@@ -88,7 +92,7 @@ class LocalEmbeddings:
 
     @property
     def pace(self) -> Pace:
-        """One call per thread at once."""
+        """One call per thread at once, and one more for a query."""
         return self._pace
 
     def pieces(self, text: str) -> list[str]:
@@ -99,14 +103,18 @@ class LocalEmbeddings:
         """About one per four characters, up to where the model cuts."""
         return min(2 + len(text) // 4, 256 * MOST_PIECES)
 
-    async def embed(self, texts: Sequence[str], *, deadline: float) -> list[Embedding | ServiceError]:
+    async def embed(
+        self, texts: Sequence[str], *, deadline: float, urgent: bool = True
+    ) -> list[Embedding | ServiceError]:
         """One vector per text, in order. Nothing here fails and nothing takes long; the deadline is moot."""
-        embeddings = await asyncio.get_running_loop().run_in_executor(self._pool, self._embed, list(texts))
+        pool = self._queries if urgent else self._events
+        embeddings = await asyncio.get_running_loop().run_in_executor(pool, self._embed, list(texts))
         return list(embeddings)
 
     def close(self) -> None:
         """Let the threads go and the linear algebra spread again."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._queries, self._events):
+            pool.shutdown(wait=True, cancel_futures=True)
         self._linear_algebra.restore_original_limits()
 
     def _embed(self, texts: list[str]) -> list[Embedding]:
@@ -155,9 +163,9 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _give_way() -> None:
+def _give_way(least: int) -> None:
     # Linux knows niceness per thread; where it is per process only, everything stays as it is.
     with suppress(OSError, AttributeError):
         thread = threading.get_native_id()
-        niceness = max(os.getpriority(os.PRIO_PROCESS, thread), THREAD_NICENESS)
+        niceness = max(os.getpriority(os.PRIO_PROCESS, thread), least)
         os.setpriority(os.PRIO_PROCESS, thread, niceness)

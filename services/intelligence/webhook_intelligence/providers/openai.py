@@ -62,7 +62,9 @@ class OpenAIEmbeddings:
         """An estimate on the safe side."""
         return tokens.estimate(text)
 
-    async def embed(self, texts: Sequence[str], *, deadline: float) -> list[Embedding | ServiceError]:
+    async def embed(
+        self, texts: Sequence[str], *, deadline: float, urgent: bool = True
+    ) -> list[Embedding | ServiceError]:
         """One result per text, in order; see `EmbeddingProvider`.
 
         A batch that is refused as such is halved until the text that poisons it stands alone.

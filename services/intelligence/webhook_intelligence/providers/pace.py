@@ -16,15 +16,17 @@ SETTLING_S = 1.0
 class Pace:
     """The calls under way that one model allows, shared by all that call it from this process."""
 
-    def __init__(self, *, first: int, most: int) -> None:
+    def __init__(self, *, first: int, most: int, kept_for_queries: int = 0) -> None:
         """Begin carefully.
 
         Args:
             first: Calls at once to begin with.
             most: Calls at once that are never exceeded; the same as `first`: nothing is found out.
+            kept_for_queries: How many of these only queries may use, at least.
         """
         self._allowed = float(first)
         self._most = most
+        self._kept_for_queries = kept_for_queries
         self._held_until = 0.0
         self._cut_at = float("-inf")
 
@@ -36,7 +38,7 @@ class Pace:
     @property
     def kept_for_queries(self) -> int:
         """How many of these only queries may use, so that bulk work never makes them wait for a call."""
-        return self.allowed // 4
+        return max(self._kept_for_queries, self.allowed // 4)
 
     def answered(self) -> None:
         """A call was answered."""

@@ -83,12 +83,15 @@ class EmbeddingProvider(Protocol):
     def count_tokens(self, text: str) -> int:
         """About how many tokens a text has; cheap, never less than half of the truth."""
 
-    async def embed(self, texts: Sequence[str], *, deadline: float) -> list[Embedding | ServiceError]:
+    async def embed(
+        self, texts: Sequence[str], *, deadline: float, urgent: bool = True
+    ) -> list[Embedding | ServiceError]:
         """One result per text, in order; a text that is refused fails alone.
 
         Args:
             texts: Not empty, none empty, within the limits.
             deadline: When to give up, in the time of the running loop.
+            urgent: Whether somebody waits for them; if not, a model on this machine lets all else go first.
 
         Raises:
             ServiceError: UNAVAILABLE/PROVIDER_UNREACHABLE or FAILED_PRECONDITION/PROVIDER_REFUSED, for all.

@@ -83,7 +83,9 @@ class StaticEmbeddings:
         """About one per four characters."""
         return 2 + len(text) // 4
 
-    async def embed(self, texts: Sequence[str], *, deadline: float) -> list[Embedding | ServiceError]:
+    async def embed(
+        self, texts: Sequence[str], *, deadline: float, urgent: bool = True
+    ) -> list[Embedding | ServiceError]:
         """One vector per text, in order. Nothing here fails and nothing takes long; the deadline is moot."""
         found = await asyncio.get_running_loop().run_in_executor(self._pool, self.encode, list(texts))
         return list(found)
