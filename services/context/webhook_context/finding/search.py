@@ -1,7 +1,8 @@
 """Finding contexts: the tenants' indexes, built in the background and kept fresh after that.
 
 Writes only mark what they touched, so that a burst costs one reading. A task reads the marked contexts in
-the background; a search first waits a moment for what was marked before it.
+the background. A search first has them read, so that it finds what was written before it; where many are
+marked though the last reading was a moment ago, it goes by that.
 """
 
 from __future__ import annotations
@@ -33,9 +34,16 @@ log = structlog.get_logger()
 
 BUILD_WAIT_S = 3.0
 FRESH_WAIT_S = 1.0
+"""A few changed contexts are read in milliseconds; many only if that does not take long."""
+MANY_WAIT_S = 0.25
 REST_S = 1.0
 """Whoever searches does not wait for it; what changes twice meanwhile is read once."""
+UNASKED_REST_S = 5.0
+UNASKED_AFTER_S = 30.0
+"""Where nobody has searched for so long, there is time."""
 READ_AT_ONCE = 64
+FEW = 16
+"""Contexts that are always read before a search is answered; of more, searches would read for all writers."""
 
 
 @dataclass(slots=True)
@@ -44,6 +52,8 @@ class _Kept:
 
     Attributes:
         waiting: Contexts to be read.
+        reading: Those of them that are being read.
+        read_at: When the last reading ended, in the time of the loop.
         moved: Contexts whose tier alone has changed, and to which.
         stale: Whether it must be compared with the whole store; so it begins.
         whole: Whether it has been, and nothing was missed since.
@@ -53,6 +63,8 @@ class _Kept:
 
     index: TenantIndex
     waiting: set[str] = field(default_factory=set)
+    reading: set[str] = field(default_factory=set)
+    read_at: float = float("-inf")
     moved: dict[str, Tier.ValueType] = field(default_factory=dict)
     stale: bool = True
     whole: bool = False
@@ -99,6 +111,7 @@ class Search:
         self._refreshing: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._discovered = not build_at_start
+        self._asked_at = float("-inf")
 
     async def search(self, tenant: str, query: Query, wanted: Filter, most: int) -> Found:
         """The best hits, best first.
@@ -169,7 +182,7 @@ class Search:
                         await asyncio.shield(self._refreshed(tenant, kept))
                 backoff.reset()
                 # Between searches the index takes a third of the time at most: writers come first.
-                await asyncio.sleep(max(REST_S, 2 * (loop.time() - began)))
+                await asyncio.sleep(max(self._rest_s(), 2 * (loop.time() - began)))
             except Exception as error:  # noqa: BLE001  # whatever it is, the reading goes on
                 log.warning("search.not_fresh", error=type(error).__name__)
                 self._wake.set()
@@ -194,17 +207,26 @@ class Search:
                 self._keep(tenant)
             self._discovered = True
 
+    def _rest_s(self) -> float:
+        idle_s = asyncio.get_running_loop().time() - self._asked_at
+        return REST_S if idle_s < UNASKED_AFTER_S else UNASKED_REST_S
+
     async def _ready(self, tenant: str) -> _Kept:
         kept = self._keep(tenant)
-        if kept.built and not kept.stale and not kept.waiting and tenant not in self._refreshing:
-            return kept
+        self._asked_at = now = asyncio.get_running_loop().time()
+        behind = len(kept.waiting) + len(kept.reading)
+        if kept.built and not kept.stale:
+            is_recent = now - kept.read_at < REST_S
+            if (behind > FEW and is_recent) or not (behind or tenant in self._refreshing):
+                return kept
         task = self._refreshed(tenant, kept)
         read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         kept.asked.append(read)
         # What changes from now on need not be waited for; a first building is waited for as a whole. The
         # reading goes on when a searcher gives up.
         awaited = [task, read] if kept.built else [task]
-        timeout_s = FRESH_WAIT_S if kept.built else BUILD_WAIT_S
+        fresh_wait_s = MANY_WAIT_S if behind > FEW else FRESH_WAIT_S
+        timeout_s = fresh_wait_s if kept.built else BUILD_WAIT_S
         await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if task.done() and not read.done():
             await task
@@ -213,7 +235,7 @@ class Search:
         return kept
 
     def _refreshed(self, tenant: str, kept: _Kept) -> asyncio.Task[None]:
-        # One at a time: it goes on until nothing waits, so whoever comes later can wait for it too.
+        # One at a time: it reads once more for whoever comes later, so he can wait for it too.
         task = self._refreshing.get(tenant)
         if task is None:
             task = self._refreshing[tenant] = asyncio.create_task(self._refresh(tenant, kept))
@@ -248,27 +270,33 @@ class Search:
         await self._drain(tenant, kept)
 
     async def _drain(self, tenant: str, kept: _Kept) -> None:
-        while kept.waiting or kept.moved:
+        """Read what waits now, and again for whoever asked meanwhile.
+
+        No more: a context that is written all the time would else be read all the time.
+        """
+        while True:
             asked, kept.asked = kept.asked, []
-            marked, kept.waiting = kept.waiting, set()
+            kept.reading, kept.waiting = kept.waiting, set()
             try:
-                await self._read_all(tenant, kept, marked, hurried=bool(asked))
+                await self._read_all(tenant, kept, hurried=bool(asked))
             except BaseException:
-                kept.waiting |= marked
+                kept.waiting |= kept.reading
+                kept.reading = set()
                 kept.asked += asked
                 raise
+            kept.read_at = asyncio.get_running_loop().time()
             _answer(asked)
-        _answer(kept.asked)
-        kept.asked.clear()
+            if not kept.asked:
+                return
 
-    async def _read_all(self, tenant: str, kept: _Kept, marked: set[str], *, hurried: bool) -> None:
-        """Read what is marked; what has been read is taken out of the set."""
+    async def _read_all(self, tenant: str, kept: _Kept, *, hurried: bool) -> None:
+        """Read what is to be read now; what has been is taken out of the set."""
         loop = asyncio.get_running_loop()
-        while marked or kept.moved:
+        while kept.reading or kept.moved:
             began = loop.time()
-            ids = list(islice(marked, READ_AT_ONCE))
+            ids = list(islice(kept.reading, READ_AT_ONCE))
             await self._read_some(tenant, kept, ids)
-            marked.difference_update(ids)
+            kept.reading.difference_update(ids)
             self._measure()
             if not (kept.built or hurried or kept.asked):
                 # Nobody waits for a first building: it takes half of the time.
@@ -286,7 +314,8 @@ class Search:
 
     def _measure(self) -> None:
         metrics.INDEXED.set(sum(len(kept.index) for kept in self._kept.values()))
-        metrics.INDEX_WAITING.set(sum(len(kept.waiting) for kept in self._kept.values()))
+        behind = sum(len(kept.waiting) + len(kept.reading) for kept in self._kept.values())
+        metrics.INDEX_WAITING.set(behind)
         metrics.INDEX_INCOMPLETE.set(sum(not kept.whole for kept in self._kept.values()))
 
 
