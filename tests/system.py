@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from webhook.security.v1 import security_admin_service_pb2
 from webhook_ops.dev.ports import free_addresses
 from webhook_ops.dev.system import System, running_system
-from webhook_shared.channel import connected
+from webhook_shared.rpc.channel import connected
 
 from tests import wire
 from tests.clients import Client

@@ -23,8 +23,8 @@ from webhook.security.v1.source_pb2 import EdgePolicy
 from webhook_gateway.settings import GatewaySection, GatewaySettings, GatewayWebhook
 from webhook_gateway.wiring import Running, running
 from webhook_shared import redis as store
-from webhook_shared import server
-from webhook_shared.identity import Authenticator, Role
+from webhook_shared.rpc import server
+from webhook_shared.rpc.identity import Authenticator, Role
 from webhook_shared.settings import IdentitySection, ProcessSection, RedisSection, ServicesSection
 
 SECRET = b"a secret of the tests"

@@ -16,9 +16,9 @@ from webhook.security.v1 import admission_service_pb2 as service
 from webhook_gateway.edge.refusal_reports import RefusalReports
 from webhook_gateway.edge.request import Request
 from webhook_gateway.security_client import SecurityClient
-from webhook_shared.channel import connected
 from webhook_shared.errors import from_rpc_error
-from webhook_shared.identity import ApiKeys, Role
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Role
 
 
 class Hearing:

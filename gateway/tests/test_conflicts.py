@@ -11,7 +11,7 @@ from webhook.ingest.v1 import ingest_admin_service_pb2_grpc as stubs
 from webhook.security.v1 import admission_pb2 as admission
 from webhook.security.v1 import admission_service_pb2 as service
 from webhook_gateway.conflicts import Conflicts
-from webhook_shared.channel import connected
+from webhook_shared.rpc.channel import connected
 
 EVENTS, QUARANTINE = "webhook-events", "webhook-quarantine"
 

@@ -19,13 +19,13 @@ from webhook_gateway.publishing.migration import Migration
 from webhook_gateway.publishing.ramp import Share
 from webhook_gateway.publishing.sqs_sending import SENT, Sent
 from webhook_gateway.publishing.stream import MISSING
-from webhook_shared.channel import connected
 from webhook_shared.errors import from_rpc_error
-from webhook_shared.identity import Authenticator, Role
-from webhook_shared.migration import MigrationSection
-from webhook_shared.parity import Ledger, Place, compare
-from webhook_shared.server import Service, serving
-from webhook_shared.sqs import SqsTrouble
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import Authenticator, Role
+from webhook_shared.rpc.server import Service, serving
+from webhook_shared.sqs.client import SqsTrouble
+from webhook_shared.sqs.migration import MigrationSection
+from webhook_shared.sqs.parity import Ledger, Place, compare
 
 UUIDS = "0190aaaa-0000-7000-8000-{:012}"
 

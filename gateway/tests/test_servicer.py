@@ -6,9 +6,9 @@ import grpc
 import pytest
 from webhook.ingest.v1 import ingest_service_pb2 as ingest
 from webhook.ingest.v1.ingest_service_pb2_grpc import IngestServiceStub
-from webhook_shared.channel import connected
 from webhook_shared.errors import from_rpc_error
-from webhook_shared.identity import ApiKeys, Role
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Role
 
 
 @pytest.fixture

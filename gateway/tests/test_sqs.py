@@ -16,10 +16,10 @@ from webhook_gateway.publishing.ramp import Share, ramp
 from webhook_gateway.publishing.sqs import SqsPublisher
 from webhook_gateway.publishing.sqs_sending import LARGE_BYTES, Sender
 from webhook_shared.claims import Claims
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
 from webhook_shared.partitions import Partitions
-from webhook_shared.sqs import BATCH_BYTES
-from webhook_shared.sqs_message import decode
+from webhook_shared.sqs.client import BATCH_BYTES
+from webhook_shared.sqs.message import decode
 
 from shared.tests.s3_server import Line, failing_line
 from shared.tests.sqs_server import CREDENTIALS, THROTTLED, TestQueue, failed, queue_on, sqs_server
@@ -212,7 +212,7 @@ async def test_a_share_only_grows_by_what_it_gains_and_follows_the_operator(redi
 async def house(kit: Any, judge: Any, valkey: Any, redis: Any, **migration: Any) -> AsyncIterator[Any]:
     """A gateway with a migration, on real sockets."""
     from webhook_gateway.wiring import running
-    from webhook_shared.migration import MigrationSection
+    from webhook_shared.sqs.migration import MigrationSection
 
     async with kit.judging(judge, redis) as port:
         settings = kit.settings(valkey, f"127.0.0.1:{port}")

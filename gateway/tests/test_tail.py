@@ -16,9 +16,9 @@ from webhook_gateway import feed, tail
 from webhook_gateway.feed import STREAM, Feed
 from webhook_gateway.outcome import Accepted, Duplicate, Publication
 from webhook_gateway.tail import Tail
-from webhook_shared.channel import connected
 from webhook_shared.errors import InvalidArgument, ResourceExhausted, from_rpc_error
-from webhook_shared.identity import ApiKeys, Role
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Role
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from webhook.event.v1.event_pb2 import SealedEvent
 from webhook.ingest.v1 import ingest_admin_service_pb2 as messages
 from webhook.ingest.v1 import ingest_admin_service_pb2_grpc
 from webhook_shared.errors import InvalidArgument, NotFound, Unavailable
-from webhook_shared.identity import ALL_TENANTS, caller
 from webhook_shared.redis import REDIS_TROUBLE
+from webhook_shared.rpc.identity import ALL_TENANTS, caller
 
 from webhook_gateway.conflicts import Conflicts
 from webhook_gateway.forgetting import Forgetting

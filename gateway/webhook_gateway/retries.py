@@ -10,7 +10,7 @@ from webhook.security.v1.admission_service_pb2 import Readmission
 from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_shared.errors import FailedPrecondition, ServiceError, item_status
 from webhook_shared.errors import Unavailable as UnavailableError
-from webhook_shared.identity import Caller
+from webhook_shared.rpc.identity import Caller
 
 from webhook_gateway.outcome import Accepted, Answered, Duplicate, Publication, Refused, Unavailable
 from webhook_gateway.publishing.keeping import Keeper

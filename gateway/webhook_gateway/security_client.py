@@ -14,10 +14,10 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 from webhook.security.v1 import admission_pb2, admission_service_pb2, admission_service_pb2_grpc
 from webhook_shared.errors import ServiceError, Unavailable, from_rpc_error
-from webhook_shared.identity import Caller
 from webhook_shared.redis import Backoff
+from webhook_shared.rpc.identity import Caller
+from webhook_shared.rpc.wire import before
 from webhook_shared.tasks import ended
-from webhook_shared.wire import before
 
 from webhook_gateway import metrics
 from webhook_gateway.outcome import Answered, Duplicate, Publication, Refused

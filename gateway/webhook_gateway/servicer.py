@@ -19,7 +19,7 @@ from webhook_shared.errors import (
     item_status,
 )
 from webhook_shared.errors import Unavailable as UnavailableError
-from webhook_shared.identity import Caller, caller
+from webhook_shared.rpc.identity import Caller, caller
 
 from webhook_gateway import metrics
 from webhook_gateway.feed import Row

@@ -6,9 +6,8 @@ from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import model_validator
-from webhook_shared.migration import MigrationSection
 from webhook_shared.networks import NetworkList
-from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.settings import (
     ByteCount,
     Duration,
@@ -18,6 +17,7 @@ from webhook_shared.settings import (
     ServiceSettings,
     setting,
 )
+from webhook_shared.sqs.migration import MigrationSection
 
 
 class SpoolSection(Section):

@@ -17,11 +17,12 @@ from webhook.ingest.v1 import (
     ingest_service_pb2_grpc,
     migration_service_pb2_grpc,
 )
-from webhook_shared import redis, server
-from webhook_shared.channel import connected
-from webhook_shared.identity import Authenticator, Certificates, Role
+from webhook_shared import redis
 from webhook_shared.networks import Networks
 from webhook_shared.partitions import Partitions
+from webhook_shared.rpc import server
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import Authenticator, Certificates, Role
 from webhook_shared.settings import RedisSection
 from webhook_shared.tasks import ended
 

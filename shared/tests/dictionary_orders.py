@@ -8,7 +8,7 @@ import random
 import string
 import uuid
 
-from webhook_shared.scrubbing import Walk
+from webhook_shared.dictionaries.scrubbing import Walk
 
 PLANTED = ("ada.lovelace@example.com", "Ada Lovelace", "adalovelace99", "sk_live_4eC39HqLyjWDarjtT1zdp7dc")
 """In every sample, and in no dictionary."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import aioboto3
 from aiobotocore.config import AioConfig
-from webhook_shared.migration import MigrationSection
-from webhook_shared.sqs import Sqs, opened
+from webhook_shared.sqs.client import Sqs, opened
+from webhook_shared.sqs.migration import MigrationSection
 
 from shared.tests.s3_server import moto_server
 

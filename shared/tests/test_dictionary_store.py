@@ -14,13 +14,14 @@ import zstandard
 from pydantic import SecretStr
 from webhook_shared import compression
 from webhook_shared.compression import CompressionError, Dictionary
-from webhook_shared.dictionary_copies import Copies, keep_copied
-from webhook_shared.dictionary_store import Dictionaries, Entry
-from webhook_shared.dictionary_training import dictionary_of
-from webhook_shared.envelope import HEADER_BYTES, Keyring, UnknownDictionary, UnknownKey
-from webhook_shared.objects import ObjectTrouble
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.dictionaries.copies import Copies, keep_copied
+from webhook_shared.dictionaries.store import Dictionaries, Entry
+from webhook_shared.dictionaries.training import dictionary_of
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectTrouble
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import HEADER_BYTES, Keyring
+from webhook_shared.sealing.errors import UnknownDictionary, UnknownKey
 from webhook_shared.tasks import ended
 
 from shared.tests.dictionary_orders import orders

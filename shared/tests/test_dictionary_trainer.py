@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from webhook.dictionary.v1.dictionary_pb2 import Dictionary, Training
-from webhook_shared import compression, dictionary_training
-from webhook_shared.dictionary_administration import DictionaryAdministration
-from webhook_shared.dictionary_samples import LARGEST_SAMPLE_BYTES, SAMPLES, Samples
-from webhook_shared.dictionary_settings import DictionarySection
-from webhook_shared.dictionary_store import Dictionaries
-from webhook_shared.dictionary_trainer import Trainer, in_process
-from webhook_shared.dictionary_training import Task
-from webhook_shared.envelope import Keyring
+from webhook_shared import compression
+from webhook_shared.dictionaries import training as dictionary_training
+from webhook_shared.dictionaries.administration import DictionaryAdministration
+from webhook_shared.dictionaries.samples import LARGEST_SAMPLE_BYTES, SAMPLES, Samples
+from webhook_shared.dictionaries.settings import DictionarySection
+from webhook_shared.dictionaries.store import Dictionaries
+from webhook_shared.dictionaries.trainer import Trainer, in_process
+from webhook_shared.dictionaries.training import Task
 from webhook_shared.errors import Aborted, FailedPrecondition
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
 
 from shared.tests.dictionary_orders import orders
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from webhook_shared import envelope
-from webhook_shared.envelope import EnvelopeError, Keyring, Undecodable, UnknownKey, UnusableKey
 from webhook_shared.redis import Client
+from webhook_shared.sealing import envelope
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import EnvelopeError, Undecodable, UnknownKey, UnusableKey
 
 MASTER = SecretStr("0123456789abcdefghijklmnopqrstuvwxyzABCDEF")
 CONTENT = b'{"action":"opened","number":42,"title":"Retry the upload"}' * 20

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from webhook_shared.envelope import Keyring, KeysDestroyed, UnknownKey
-from webhook_shared.key_copies import DESTROYED, KeyCopies, keep_keys_copied
-from webhook_shared.objects import ObjectTrouble
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectTrouble
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import KeysDestroyed, UnknownKey
+from webhook_shared.sealing.key_copies import DESTROYED, KeyCopies, keep_keys_copied
 
 MASTER_KEY = SecretStr(secrets.token_urlsafe(48))
 

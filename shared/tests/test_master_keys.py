@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import pytest
 from pydantic import SecretStr
-from webhook_shared import master_key_record
-from webhook_shared.envelope import Keyring, UnusableKey
-from webhook_shared.key_copies import KeyCopies
-from webhook_shared.master_keys import MasterKeyMissing, MasterKeys, Purpose
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
 from webhook_shared.redis import Client
+from webhook_shared.sealing import master_key_record
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import UnusableKey
+from webhook_shared.sealing.key_copies import KeyCopies
+from webhook_shared.sealing.master_keys import MasterKeyMissing, MasterKeys, Purpose
 from webhook_shared.settings import EncryptionSection, FromEnvironment
 
 FIRST, SECOND, THIRD = (

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from webhook_shared import objects_directory, objects_s3
-from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects import directory as objects_directory
+from webhook_shared.objects import s3 as objects_s3
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore, ObjectTrouble
 
 from shared.tests.s3_server import (
     Line,

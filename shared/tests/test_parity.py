@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 
-from webhook_shared import parity
-from webhook_shared.parity import Gap, Ledger, Place, compare
+from webhook_shared.sqs import parity
+from webhook_shared.sqs.parity import Gap, Ledger, Place, compare
 
 
 def ids(count: int) -> list[str]:

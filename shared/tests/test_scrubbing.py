@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from webhook.event.v1.event_pb2 import WebhookEvent
-from webhook_shared.dictionary_training import Task, ratio, trained
-from webhook_shared.scrubbing import Census, Scrubber, learned
+from webhook_shared.dictionaries.scrubbing import Census, Scrubber, learned
+from webhook_shared.dictionaries.training import Task, ratio, trained
 
 from shared.tests.dictionary_orders import PLANTED, orders, rewritten
 

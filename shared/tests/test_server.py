@@ -11,11 +11,11 @@ from google.protobuf import wrappers_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 from redis.exceptions import ConnectionError as StoreConnectionError
-from webhook_shared.channel import connected
 from webhook_shared.errors import InvalidArgument, NotFound, ServiceError, Unavailable, from_rpc_error
-from webhook_shared.identity import ApiKeys, Authenticator, Role, caller
 from webhook_shared.redis import Client
-from webhook_shared.server import Service, serving
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Authenticator, Role, caller
+from webhook_shared.rpc.server import Service, serving
 
 INTERNAL = SecretStr("i" * 40)
 NAME = "test.v1.EchoService"

@@ -16,10 +16,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr
 from webhook_shared import telemetry
-from webhook_shared.channel import connected
-from webhook_shared.identity import Authenticator, Role
 from webhook_shared.redis import Client
-from webhook_shared.server import Service, serving
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import Authenticator, Role
+from webhook_shared.rpc.server import Service, serving
 
 KEY = SecretStr("k" * 40)
 NAME = "test.v1.ClockService"

@@ -1,9 +1,9 @@
 """zstd with dictionaries that are content-addressed and never change.
 
 A dictionary is named by the first 8 bytes of the SHA-256 of its bytes, and whatever was compressed with it
-says that name. Some are shipped, in `dictionaries/` as `<name>-<generation>-<id>.zdict`; others are trained
-on what comes in (`webhook_shared.dictionary_store`). Neither kind may ever be removed while something is left
-that was made with it.
+says that name. Some are shipped, in `dictionaries/shipped/` as `<name>-<generation>-<id>.zdict`; others are
+trained on what comes in (`webhook_shared.dictionaries.store`). Neither kind may ever be removed while
+something is left that was made with it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def identity(content: bytes) -> bytes:
 def _known() -> dict[bytes, Dictionary]:
     """Every dictionary that this process can read with; begins with those that are shipped."""
     found: dict[bytes, Dictionary] = {}
-    for file in (files("webhook_shared") / "dictionaries").iterdir():
+    for file in (files("webhook_shared") / "dictionaries" / "shipped").iterdir():
         if not file.name.endswith(".zdict"):
             continue
         name, generation, digest = file.name.removesuffix(".zdict").rsplit("-", 2)

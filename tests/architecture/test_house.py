@@ -100,8 +100,8 @@ class TestService:
         adapters = {
             "webhook_intelligence.providers.local",
             "webhook_intelligence.providers.openai",
-            "webhook_shared.objects_directory",
-            "webhook_shared.objects_s3",
+            "webhook_shared.objects.directory",
+            "webhook_shared.objects.s3",
         }
         for file in _package(service).rglob("*.py"):
             if file.name == "wiring.py":

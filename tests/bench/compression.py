@@ -28,9 +28,9 @@ from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook_context.packs.packing import Packer
 from webhook_context.packs.samples import rewritten
 from webhook_shared import redis as store
-from webhook_shared.dictionary_store import Dictionaries, Entry
-from webhook_shared.dictionary_training import Task, dictionary_of, trained
-from webhook_shared.envelope import Keyring
+from webhook_shared.dictionaries.store import Dictionaries, Entry
+from webhook_shared.dictionaries.training import Task, dictionary_of, trained
+from webhook_shared.sealing.envelope import Keyring
 
 from conftest import RedisServer
 from tests.bench.report import report

@@ -36,9 +36,9 @@ from webhook_security.evidence.rejections import Rejections
 from webhook_security.registry.sources import Registry
 from webhook_security.settings import DeduplicationSection, SecuritySection
 from webhook_shared import redis as store
-from webhook_shared.envelope import Keyring
 from webhook_shared.partitions import Partitions
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
 
 from conftest import RedisServer
 from tests.bench.consume.corpus import Payload, payloads

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from webhook_ops.samples import catalogue
 from webhook_shared import redis as store
-from webhook_shared.envelope import Keyring
+from webhook_shared.sealing.envelope import Keyring
 
 from conftest import RedisServer
 

@@ -20,8 +20,8 @@ from webhook_gateway.settings import GatewaySettings
 from webhook_security import wiring as security
 from webhook_security.settings import SecuritySettings
 from webhook_shared import redis as store
-from webhook_shared.channel import connected
-from webhook_shared.identity import ApiKeys, Role
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Role
 from webhook_shared.settings import RedisSection
 
 from tests import wire

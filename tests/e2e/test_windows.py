@@ -23,7 +23,7 @@ from webhook_gateway.wiring import running as gateway
 from webhook_security.settings import SecuritySettings
 from webhook_security.wiring import running as security
 from webhook_shared import redis as store
-from webhook_shared.channel import connected
+from webhook_shared.rpc.channel import connected
 from webhook_shared.settings import IdentitySection, ProcessSection, RedisSection, ServicesSection
 
 from tests import wire

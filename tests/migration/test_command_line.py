@@ -18,11 +18,11 @@ from webhook_gateway.migration_servicer import MigrationServicer
 from webhook_gateway.publishing.migration import Migration
 from webhook_gateway.publishing.ramp import Share
 from webhook_shared import redis as store
-from webhook_shared import sqs
-from webhook_shared.identity import Authenticator, Role
-from webhook_shared.migration import MigrationSection
-from webhook_shared.parity import Ledger, Place
-from webhook_shared.server import Service, serving
+from webhook_shared.rpc.identity import Authenticator, Role
+from webhook_shared.rpc.server import Service, serving
+from webhook_shared.sqs import client as sqs
+from webhook_shared.sqs.migration import MigrationSection
+from webhook_shared.sqs.parity import Ledger, Place
 
 from tests.migration.town import INTERNAL_KEY
 

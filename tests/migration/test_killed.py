@@ -14,8 +14,8 @@ import pytest
 from webhook.consumer.v1.consumer_admin_service_pb2 import GetBacklogRequest, StageBacklog
 from webhook.consumer.v1.consumer_admin_service_pb2_grpc import ConsumerAdminServiceStub
 from webhook_shared import redis as store
-from webhook_shared.channel import connected
-from webhook_shared.parity import compare
+from webhook_shared.rpc.channel import connected
+from webhook_shared.sqs.parity import compare
 
 from shared.tests.sqs_server import queue_on
 from tests.migration.mortal import Mortal, graveyard

@@ -8,8 +8,8 @@ from typing import Any
 
 from webhook.ingest.v1 import migration_service_pb2, migration_service_pb2_grpc
 from webhook_shared import redis as store
-from webhook_shared.channel import connected
-from webhook_shared.parity import Place, compare
+from webhook_shared.rpc.channel import connected
+from webhook_shared.sqs.parity import Place, compare
 
 from shared.tests.sqs_server import queue_on
 from tests.migration.town import INTERNAL_KEY, Town, drained

@@ -19,10 +19,10 @@ from webhook_gateway.settings import GatewaySettings
 from webhook_gateway.wiring import running as gateway_running
 from webhook_security.settings import SecuritySettings
 from webhook_security.wiring import running as security_running
-from webhook_shared.channel import connected
 from webhook_shared.redis import Client as Redis
+from webhook_shared.rpc.channel import connected
 from webhook_shared.settings import RedisSection
-from webhook_shared.sqs import SqsTrouble
+from webhook_shared.sqs.client import SqsTrouble
 
 from shared.tests.sqs_server import TestQueue
 from tests import payloads, wire

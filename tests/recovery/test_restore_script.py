@@ -17,9 +17,9 @@ from webhook.context.v1.context_admin_service_pb2_grpc import ContextAdminServic
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
 from webhook_context.settings import ContextSettings, ContextWebhook
 from webhook_context.wiring import running
-from webhook_shared.channel import connected
-from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.redis import Client
+from webhook_shared.rpc.channel import connected
 from webhook_shared.settings import EncryptionSection, IdentitySection, ProcessSection, RedisSection
 
 ROOT = Path(__file__).parents[2]

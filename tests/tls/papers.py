@@ -13,12 +13,12 @@ import grpc
 from google.protobuf import wrappers_pb2
 from pydantic import SecretStr
 from webhook_ops.authority import Authority, Pair
-from webhook_shared import tls as tls_files
-from webhook_shared.channel import connected, opened
 from webhook_shared.errors import from_rpc_error
-from webhook_shared.identity import Authenticator, Certificates, Role, caller
 from webhook_shared.redis import Client
-from webhook_shared.server import Service, serving
+from webhook_shared.rpc import tls as tls_files
+from webhook_shared.rpc.channel import connected, opened
+from webhook_shared.rpc.identity import Authenticator, Certificates, Role, caller
+from webhook_shared.rpc.server import Service, serving
 from webhook_shared.settings import CertificateSection, IdentitySection, TlsSection
 
 HERE = ("localhost", "127.0.0.1")

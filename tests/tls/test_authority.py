@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 from webhook_ops.cli import app
 from webhook_ops.configuration import examine
-from webhook_shared.identity import Certificates
 from webhook_shared.redis import Client
+from webhook_shared.rpc.identity import Certificates
 from webhook_shared.settings import IdentitySection, TlsSection
 
 from tests.tls.papers import INTERNAL, ask, who_server

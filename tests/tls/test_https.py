@@ -19,8 +19,8 @@ from webhook_gateway.edge.tls import HttpTls, refuse_plain_http
 from webhook_gateway.limits import Crowd, Room
 from webhook_gateway.settings import GatewaySection
 from webhook_ops.authority import Pair
+from webhook_shared.rpc.tls import TlsProblem
 from webhook_shared.settings import TlsSection
-from webhook_shared.tls import TlsProblem
 
 from tests.tls.papers import HERE, Papers
 

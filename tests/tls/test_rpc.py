@@ -10,12 +10,12 @@ import pytest
 from google.protobuf import wrappers_pb2
 from pydantic import SecretStr, ValidationError
 from webhook_ops.authority import Authority
-from webhook_shared.channel import connected
-from webhook_shared.identity import ApiKeys, Authenticator, Certificates, Role
 from webhook_shared.redis import Client
-from webhook_shared.server import serving
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Authenticator, Certificates, Role
+from webhook_shared.rpc.server import serving
+from webhook_shared.rpc.tls import CertificateFiles, TlsProblem, stays_on_this_machine
 from webhook_shared.settings import CertificateSection, IdentitySection, TlsSection
-from webhook_shared.tls import CertificateFiles, TlsProblem, stays_on_this_machine
 
 from tests.tls.papers import (
     EXPIRED,

@@ -20,7 +20,7 @@ from webhook_ops.delivery import Delivery, route, send
 from webhook_ops.dev.secrets import secret_variable
 from webhook_ops.dev.system import System, running_system
 from webhook_ops.trust import trust
-from webhook_shared.channel import connected
+from webhook_shared.rpc.channel import connected
 from webhook_shared.settings import TlsSection
 
 from tests.tls.papers import HERE, INTERNAL, Papers

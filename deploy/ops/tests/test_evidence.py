@@ -12,8 +12,8 @@ from webhook.security.v1.security_admin_service_pb2 import RotateSecretRequest
 from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceStub
 from webhook_ops.addresses import Addresses
 from webhook_ops.dev.secrets import kept_operator_key
-from webhook_shared.channel import connected
 from webhook_shared.redis import connect
+from webhook_shared.rpc.channel import connected
 from webhook_shared.settings import RedisSection
 
 from deploy.ops.tests.harness import Cli, Ran, Runner, until

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from webhook.context.v1 import context_service_pb2 as pb
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
 from webhook_ops.dev.secrets import kept_operator_key
-from webhook_shared.channel import connected
+from webhook_shared.rpc.channel import connected
 
 from deploy.ops.tests.harness import Cli, Runner, clean_environment, until
 

@@ -12,7 +12,7 @@ from webhook.context.v1.context_service_pb2 import DeleteContextRequest
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
 from webhook_ops.delivery import DEFAULT_TENANT
 from webhook_ops.dev.secrets import kept_operator_key
-from webhook_shared.channel import connected
+from webhook_shared.rpc.channel import connected
 
 from deploy.ops.tests.harness import Cli, Runner, until
 

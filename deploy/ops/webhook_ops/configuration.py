@@ -14,8 +14,8 @@ from webhook_context.settings import ContextSettings
 from webhook_gateway.settings import GatewaySettings
 from webhook_intelligence.settings import IntelligenceSettings
 from webhook_security.settings import SecuritySettings
-from webhook_shared.identity import SHORTEST_INTERNAL_KEY, Certificates
-from webhook_shared.master_keys import SHORTEST_MASTER_KEY
+from webhook_shared.rpc.identity import SHORTEST_INTERNAL_KEY, Certificates
+from webhook_shared.sealing.master_keys import SHORTEST_MASTER_KEY
 from webhook_shared.settings import (
     EncryptionSection,
     Group,

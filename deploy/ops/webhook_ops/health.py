@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import httpx
 from grpc_health.v1 import health_pb2
-from webhook_shared.channel import PLAIN, opened
+from webhook_shared.rpc.channel import PLAIN, opened
 from webhook_shared.settings import TlsSection
 
 from webhook_ops.trust import trust

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 
+from webhook_shared.rpc.tls import TlsProblem
 from webhook_shared.settings import TlsSection
-from webhook_shared.tls import TlsProblem
 
 
 def trust(tls: TlsSection) -> ssl.SSLContext:

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 
 import structlog
-from webhook_shared.tls import LOOK_AGAIN_S, CertificateFiles, TlsProblem, stays_on_this_machine
+from webhook_shared.rpc.tls import LOOK_AGAIN_S, CertificateFiles, TlsProblem, stays_on_this_machine
 
 log = structlog.get_logger()
 

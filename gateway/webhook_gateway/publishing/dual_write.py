@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import structlog
-from webhook_shared.parity import Ledger
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, RedisError
+from webhook_shared.sqs.parity import Ledger
 from webhook_shared.tasks import ended
 
 from webhook_gateway import metrics

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import NamedTuple
 
-from webhook_shared.migration import MigrationSection
-from webhook_shared.parity import Comparison, compare
 from webhook_shared.redis import Client
-from webhook_shared.sqs import Sqs, SqsTrouble
+from webhook_shared.sqs.client import Sqs, SqsTrouble
+from webhook_shared.sqs.migration import MigrationSection
+from webhook_shared.sqs.parity import Comparison, compare
 
 from webhook_gateway.publishing.dual_write import Copier
 from webhook_gateway.publishing.event_publisher import EventPublisher

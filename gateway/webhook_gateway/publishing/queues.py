@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
-from webhook_shared import object_store, sqs
 from webhook_shared.claims import Claims
-from webhook_shared.migration import MigrationSection
-from webhook_shared.objects import ObjectStorageSection
-from webhook_shared.parity import Ledger, Place
+from webhook_shared.objects import opening as object_store
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.partitions import Partitions
 from webhook_shared.redis import Client
-from webhook_shared.sqs import Sqs, SqsTrouble
+from webhook_shared.sqs import client as sqs
+from webhook_shared.sqs.client import Sqs, SqsTrouble
+from webhook_shared.sqs.migration import MigrationSection
+from webhook_shared.sqs.parity import Ledger, Place
 
 from webhook_gateway.outcome import Publication
 from webhook_gateway.publishing.dual_write import Copier, DualWriter, copying

@@ -15,7 +15,7 @@ import structlog
 from webhook_shared.claims import Claims, Standing
 from webhook_shared.partitions import Partitions
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, RedisError
-from webhook_shared.sqs import Sqs, SqsTrouble
+from webhook_shared.sqs.client import Sqs, SqsTrouble
 
 from webhook_gateway import metrics
 from webhook_gateway.outcome import Accepted, Duplicate, Publication, Published, Unavailable

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import structlog
 from webhook_shared.claims import Claim
-from webhook_shared.objects import ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectStore, ObjectTrouble
 from webhook_shared.partitions import Partitions
-from webhook_shared.sqs import MESSAGE_BYTES, Sqs, SqsTrouble, batches, side_by_side
-from webhook_shared.sqs_message import OBJECT_PREFIX, Message, Stored, encode
+from webhook_shared.sqs.client import MESSAGE_BYTES, Sqs, SqsTrouble, batches, side_by_side
+from webhook_shared.sqs.message import OBJECT_PREFIX, Message, Stored, encode
 
 from webhook_gateway import metrics
 from webhook_gateway.outcome import Publication

@@ -43,10 +43,10 @@ from webhook_consumer.settings import ConsumerSettings
 from webhook_consumer.wiring import running
 from webhook_consumer.workers.worker import Limits, Worker
 from webhook_shared import redis as store
-from webhook_shared.envelope import Keyring
 from webhook_shared.errors import Aborted, NotFound, ServiceError, item_status
-from webhook_shared.identity import Authenticator, Role
-from webhook_shared.server import Service, serving
+from webhook_shared.rpc.identity import Authenticator, Role
+from webhook_shared.rpc.server import Service, serving
+from webhook_shared.sealing.envelope import Keyring
 from webhook_shared.settings import RedisSection
 from webhook_shared.tasks import ended
 

@@ -7,9 +7,9 @@ import pytest
 from pydantic import SecretStr
 from webhook.consumer.v1 import consumer_admin_service_pb2 as messages
 from webhook.consumer.v1.consumer_admin_service_pb2_grpc import ConsumerAdminServiceStub
-from webhook_shared.channel import connected
 from webhook_shared.errors import InvalidArgument, Unavailable, from_rpc_error
-from webhook_shared.identity import ApiKeys, Role
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Role
 
 OPERATOR = ["default"], [Role.OPERATOR]
 

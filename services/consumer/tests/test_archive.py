@@ -23,11 +23,12 @@ from webhook_consumer.archive.segments import EVENTS, INDEX, Segments, Unreadabl
 from webhook_consumer.archive.settings import ArchiveSection
 from webhook_consumer.archive.waiting import HELD, STREAM, Waiting
 from webhook_consumer.entry import DONE, Entry, Outage, Retry
-from webhook_shared import master_key_record, object_store
-from webhook_shared.master_keys import MasterKeys
-from webhook_shared.objects import ObjectStore, ObjectTrouble
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects import opening as object_store
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectStore, ObjectTrouble
 from webhook_shared.redis import Client
+from webhook_shared.sealing import master_key_record
+from webhook_shared.sealing.master_keys import MasterKeys
 
 from shared.tests.s3_server import make_bucket, moto_server, section_of
 

@@ -10,10 +10,10 @@ from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook_consumer.entry import Entry, Failure, Retry
 from webhook_consumer.opener import Opener
 from webhook_shared import compression
-from webhook_shared.dictionary_store import Dictionaries
-from webhook_shared.dictionary_store import Entry as Known
-from webhook_shared.envelope import Keyring
+from webhook_shared.dictionaries.store import Dictionaries
+from webhook_shared.dictionaries.store import Entry as Known
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
 
 MASTER = SecretStr("0123456789abcdefghijklmnopqrstuvwxyzABCDEF")
 PAYLOAD = b'{"pipeline_run_identifier":1,"triggered_by_login":"mona","finished_successfully":true}'

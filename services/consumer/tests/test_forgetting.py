@@ -30,13 +30,13 @@ from webhook_consumer.forgetting.servicer import ForgettingServicer
 from webhook_consumer.normalize import normalize
 from webhook_consumer.opener import Opener
 from webhook_consumer.queue.redis import Burial, Delayed
-from webhook_shared.channel import connected
 from webhook_shared.errors import from_rpc_error
-from webhook_shared.identity import ApiKeys, Authenticator, Role
 from webhook_shared.mentions import Name
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
 from webhook_shared.retention import Retention, RetentionRule
-from webhook_shared.server import serving
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Authenticator, Role
+from webhook_shared.rpc.server import serving
 
 from services.consumer.tests.conftest import KEY, LANE, MASTER
 

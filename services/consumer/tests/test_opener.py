@@ -7,8 +7,8 @@ from pydantic import SecretStr
 from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook_consumer.entry import Cause, Dead, Entry
 from webhook_consumer.opener import Opener
-from webhook_shared.envelope import HEADER_BYTES, Keyring
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import HEADER_BYTES, Keyring
 
 MASTER = SecretStr("0123456789abcdefghijklmnopqrstuvwxyzABCDEF")
 PAYLOAD = b'{"action":"opened","number":42,"title":"Retry the upload"}' * 20

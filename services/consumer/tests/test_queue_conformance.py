@@ -14,8 +14,8 @@ from webhook_consumer.queue.redis import Delayed
 from webhook_consumer.sqs.queue import SqsQueue
 from webhook_consumer.workers.worker import Worker
 from webhook_shared.claims import Claim
-from webhook_shared.objects_directory import DirectoryObjectStore
-from webhook_shared.sqs_message import Message, encode
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.sqs.message import Message, encode
 
 from shared.tests.sqs_server import CREDENTIALS, TestQueue, queue_on
 

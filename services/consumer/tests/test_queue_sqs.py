@@ -18,10 +18,10 @@ from webhook_consumer.sqs.queue import SqsQueue
 from webhook_consumer.sqs.stage import SqsStage
 from webhook_consumer.workers.worker import Worker
 from webhook_shared.claims import Claim, Claims
-from webhook_shared.objects import ObjectMissing
-from webhook_shared.objects_directory import DirectoryObjectStore
-from webhook_shared.sqs import Sqs
-from webhook_shared.sqs_message import OBJECT_PREFIX, Message, Stored, encode
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectMissing
+from webhook_shared.sqs.client import Sqs
+from webhook_shared.sqs.message import OBJECT_PREFIX, Message, Stored, encode
 
 from shared.tests.s3_server import Line, failing_line
 from shared.tests.sqs_server import CREDENTIALS, THROTTLED, TestQueue, failed, queue_on

@@ -15,12 +15,12 @@ from webhook.consumer.v1.archive_service_pb2_grpc import ArchiveServiceStub
 from webhook_consumer.archive import replay
 from webhook_consumer.archive.replay import Order, Progress, ReplayDiffers, Replays
 from webhook_consumer.archive.search import Wanted
-from webhook_shared.channel import connected
 from webhook_shared.errors import FailedPrecondition, from_rpc_error
-from webhook_shared.identity import ApiKeys, Role
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
 from webhook_shared.partitions import Partitions
 from webhook_shared.redis import Client
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Role
 
 from services.consumer.tests.test_archive import NOON_MS, archive_of, fields, ids, keep
 

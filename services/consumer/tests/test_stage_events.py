@@ -7,7 +7,7 @@ from webhook.consumer.v1 import consumer_admin_service_pb2 as messages
 from webhook.security.v1 import audit_pb2
 from webhook_consumer.entry import Cause
 from webhook_consumer.metrics import context_deleted
-from webhook_shared.audit_chain import AuditChain, Seal
+from webhook_shared.audit.chain import AuditChain, Seal
 from webhook_shared.errors import (
     FailedPrecondition,
     Internal,

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from google.protobuf.message import DecodeError
 from webhook.event.v1.event_pb2 import WebhookEvent
-from webhook_shared.envelope import MAGIC, Keyring, Opening, Undecodable, UnknownFormat, UnknownKey
+from webhook_shared.sealing.envelope import MAGIC, Keyring, Opening
+from webhook_shared.sealing.errors import Undecodable, UnknownFormat, UnknownKey
 
 from webhook_consumer.entry import Cause, Dead, Entry, Failure, Outage, Retry
 from webhook_consumer.queue.redis import QUEUE_TROUBLE

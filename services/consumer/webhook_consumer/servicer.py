@@ -15,8 +15,8 @@ from webhook.consumer.v1.consumer_admin_service_pb2_grpc import (
 )
 from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook_shared.errors import InvalidArgument, NotFound
-from webhook_shared.identity import Role, caller
-from webhook_shared.server import Service
+from webhook_shared.rpc.identity import Role, caller
+from webhook_shared.rpc.server import Service
 
 from webhook_consumer.admin import answers
 from webhook_consumer.admin.backlog import Backlog

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from webhook_shared.audit_settings import AuditedSection
-from webhook_shared.migration import MigrationSection
-from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.audit.settings import AuditedSection
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.retention import RetentionSection
 from webhook_shared.settings import (
     Duration,
@@ -17,6 +16,7 @@ from webhook_shared.settings import (
     ServiceSettings,
     setting,
 )
+from webhook_shared.sqs.migration import MigrationSection
 
 from webhook_consumer.archive.settings import ArchiveSection
 from webhook_consumer.failures.settings import (

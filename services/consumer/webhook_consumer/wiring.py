@@ -11,20 +11,21 @@ from functools import partial
 
 from webhook.consumer.v1 import archive_service_pb2, consumer_admin_service_pb2
 from webhook.security.v1 import audit_pb2
-from webhook_shared import master_key_record, object_store
 from webhook_shared import redis as store
-from webhook_shared.audit import put_on_record, recording
-from webhook_shared.channel import connected
-from webhook_shared.envelope import Keyring
-from webhook_shared.identity import Authenticator, Certificates
-from webhook_shared.master_keys import MasterKeys, all_of
-from webhook_shared.migration import MigrationSection
-from webhook_shared.objects import ObjectStore
-from webhook_shared.parity import Ledger, Place
+from webhook_shared.audit.trail import put_on_record, recording
+from webhook_shared.objects import opening as object_store
+from webhook_shared.objects.protocol import ObjectStore
 from webhook_shared.partitions import Partitions
 from webhook_shared.redis import Client
 from webhook_shared.retention import Retention
-from webhook_shared.server import Service, serving
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import Authenticator, Certificates
+from webhook_shared.rpc.server import Service, serving
+from webhook_shared.sealing import master_key_record
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.master_keys import MasterKeys, all_of
+from webhook_shared.sqs.migration import MigrationSection
+from webhook_shared.sqs.parity import Ledger, Place
 from webhook_shared.tasks import ended
 
 from webhook_consumer import metrics

@@ -20,9 +20,9 @@ from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
 from webhook_context.erasing.forgetting import USUAL_SETTLING, Settling
 from webhook_context.settings import ContextSettings, ContextWebhook
 from webhook_context.wiring import running
-from webhook_shared.channel import connected
 from webhook_shared.errors import ServiceError, from_rpc_error
-from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.objects.protocol import ObjectStorageSection
+from webhook_shared.rpc.channel import connected
 from webhook_shared.settings import EncryptionSection, IdentitySection, ProcessSection, RedisSection
 
 INTERNAL_KEY = SecretStr(secrets.token_hex(32))

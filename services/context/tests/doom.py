@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from webhook_shared.objects import MOST_NAMES, ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import MOST_NAMES, ObjectStore, ObjectTrouble
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from webhook_context.parts.tiers import tiering
 from webhook_context.store import keys
-from webhook_shared import objects_s3
 from webhook_shared import redis as servers
-from webhook_shared.objects import ObjectTrouble
+from webhook_shared.objects import s3 as objects_s3
+from webhook_shared.objects.protocol import ObjectTrouble
 
 from services.context.tests.test_segments import COLD, EVERYTHING, HOT, Recorded, Yard, lies, webhook
 from services.context.tests.test_tiers import ISSUE, full, known, lifecycle, without_place

@@ -27,8 +27,8 @@ from webhook_context.store.assembly import View
 from webhook_context.store.tiers_redis import Timing
 from webhook_shared import redis as store
 from webhook_shared.errors import Aborted, ServiceError
-from webhook_shared.objects import ObjectTrouble
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE
 from webhook_shared.settings import RedisSection
 

@@ -18,12 +18,12 @@ from webhook_context.packs.samples import rewritten
 from webhook_context.parts.learning import USE, learning
 from webhook_context.settings import ContextLifecycleSection
 from webhook_shared import compression
-from webhook_shared.dictionary_settings import DictionarySection
-from webhook_shared.dictionary_store import SPREAD_S
-from webhook_shared.objects import ObjectStorageSection
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.dictionaries.scrubbing import Scrubber, learned
+from webhook_shared.dictionaries.settings import DictionarySection
+from webhook_shared.dictionaries.store import SPREAD_S
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.redis import Client, connect
-from webhook_shared.scrubbing import Scrubber, learned
 from webhook_shared.settings import RedisSection
 
 from services.context.tests.conftest import Make, OpenHouse, Refused, webhook_of

@@ -19,11 +19,12 @@ from webhook_context.erasing.certificate import NotGenuine, is_about, verified
 from webhook_context.erasing.forgetting import Settling
 from webhook_context.erasing.jobs import LEASE_MS
 from webhook_context.store import keys
-from webhook_shared.envelope import Keyring, UnknownKey
 from webhook_shared.errors import ServiceError, from_rpc_error
-from webhook_shared.identity import ApiKeys, Role
-from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.redis import Client
+from webhook_shared.rpc.identity import ApiKeys, Role
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import UnknownKey
 
 from services.context.tests.conftest import MASTER_KEY
 from services.context.tests.neighbours import neighbours

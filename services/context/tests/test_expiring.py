@@ -13,8 +13,8 @@ from webhook_context.erasing.expiring import TOMBSTONE_MS, Expiring
 from webhook_context.parts.tiers import tiering
 from webhook_context.store import keys
 from webhook_context.writing.updating import Updating
-from webhook_shared.objects import ObjectStorageSection
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.redis import Client
 from webhook_shared.retention import Retention, RetentionRule, RetentionSection
 

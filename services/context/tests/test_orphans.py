@@ -18,7 +18,7 @@ from webhook_context.settings import ContextLifecycleSection
 from webhook_context.store import keys
 from webhook_shared import redis as servers
 from webhook_shared import sweeps
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
 from webhook_shared.tasks import ended
 
 from services.context.tests.conftest import webhook_of

@@ -15,7 +15,8 @@ from webhook_context.errors import TooLarge
 from webhook_context.packs import packing
 from webhook_context.packs.packing import DIGEST_BYTES, Packer, digests
 from webhook_shared import redis as store
-from webhook_shared.envelope import EnvelopeError, Keyring, Undecodable, UnknownFormat
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import EnvelopeError, Undecodable, UnknownFormat
 
 from services.context.tests.conftest import MASTER_KEY
 

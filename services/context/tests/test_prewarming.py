@@ -32,11 +32,11 @@ from webhook_context.tiers.memory import Memory
 from webhook_context.uses import Uses
 from webhook_intelligence.settings import IntelligenceSettings
 from webhook_intelligence.wiring import running as running_intelligence
-from webhook_shared import object_store
-from webhook_shared.channel import connected
-from webhook_shared.identity import ApiKeys, Role
-from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.objects import opening as object_store
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.redis import Client
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Role
 from webhook_shared.settings import RedisSection, ServicesSection
 
 from services.context.tests.conftest import INTERNAL_KEY, House, webhook_of

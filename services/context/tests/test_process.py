@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from pydantic import SecretStr
 from webhook.context.v1 import context_service_pb2
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
-from webhook_shared.channel import connected
+from webhook_shared.rpc.channel import connected
 from webhook_shared.tasks import ended
 
 ENVIRONMENT = {

@@ -22,10 +22,10 @@ from webhook_context.reindexing.model_comparison import Sample, compare
 from webhook_context.store import keys
 from webhook_intelligence.settings import IntelligenceSettings
 from webhook_intelligence.wiring import running as running_intelligence
-from webhook_shared.channel import connected
 from webhook_shared.errors import from_rpc_error
-from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.redis import Client
+from webhook_shared.rpc.channel import connected
 from webhook_shared.settings import RedisSection, ServicesSection
 
 from services.context.tests.conftest import INTERNAL_KEY, House

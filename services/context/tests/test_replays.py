@@ -10,7 +10,7 @@ import pytest
 from webhook.context.v1 import context_pb2
 from webhook.context.v1.context_service_pb2 import AppendEventsRequest, AppendOutcome
 from webhook_context.store import keys
-from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.redis import Client
 
 from services.context.tests.test_tiers import ISSUE, lifecycle

@@ -14,9 +14,9 @@ from webhook.context.v1 import context_pb2, context_service_pb2
 from webhook_context.packs.cold_names import ColdNames
 from webhook_context.recovery import restoring
 from webhook_context.store import keys
-from webhook_shared.key_copies import KeyCopies
-from webhook_shared.objects import ObjectStorageSection
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectStorageSection
+from webhook_shared.sealing.key_copies import KeyCopies
 
 from services.context.tests.conftest import MASTER_KEY
 from services.context.tests.test_tiers import ISSUE, full, known, lifecycle, objects, until, without_place

@@ -20,15 +20,17 @@ from webhook.security.v1 import audit_pb2
 from webhook_context.master_keys import administration
 from webhook_context.master_keys.key_tables import KeyTables
 from webhook_context.master_keys.rotation import Phase, Rotation, Timing
-from webhook_shared import master_key_record, object_store
 from webhook_shared import redis as store
-from webhook_shared.audit_chain import AuditChain, Seal
-from webhook_shared.envelope import Keyring, KeysDestroyed
-from webhook_shared.key_copies import KeyCopies
-from webhook_shared.master_keys import MasterKeys
-from webhook_shared.objects import ObjectStorageSection, ObjectTrouble
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.audit.chain import AuditChain, Seal
+from webhook_shared.objects import opening as object_store
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectStorageSection, ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE, RedisError
+from webhook_shared.sealing import master_key_record
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import KeysDestroyed
+from webhook_shared.sealing.key_copies import KeyCopies
+from webhook_shared.sealing.master_keys import MasterKeys
 from webhook_shared.settings import EncryptionSection, RedisSection
 
 from services.context.tests.conftest import MASTER_KEY

@@ -20,7 +20,7 @@ from webhook_context.parts.tiers import Tiering
 from webhook_context.segments.settings import ContextSegmentsSection
 from webhook_context.store import keys
 from webhook_shared.errors import ServiceError
-from webhook_shared.objects import ObjectTrouble
+from webhook_shared.objects.protocol import ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE
 from webhook_shared.settings import RedisSection
 

@@ -27,12 +27,12 @@ from webhook_context.settings import ContextLifecycleSection
 from webhook_context.store import keys
 from webhook_context.store.assembly import View
 from webhook_context.store.tiers_redis import Timing
-from webhook_shared import objects_directory
 from webhook_shared import redis as servers
-from webhook_shared.envelope import Undecodable
 from webhook_shared.errors import Aborted
-from webhook_shared.objects import ObjectStore, ObjectTrouble
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects import directory as objects_directory
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectStore, ObjectTrouble
+from webhook_shared.sealing.errors import Undecodable
 
 from services.context.tests.conftest import webhook_of
 

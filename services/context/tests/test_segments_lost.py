@@ -17,8 +17,8 @@ from webhook_context.segments.registry_redis import Origin
 from webhook_context.segments.settings import ContextSegmentsSection
 from webhook_context.store import keys
 from webhook_shared import redis as servers
-from webhook_shared.objects import ObjectStorageSection
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectStorageSection
 
 from services.context.tests.test_restoring import counts, outcomes, restore
 from services.context.tests.test_segments import Recorded, Yard, lies, members, webhook

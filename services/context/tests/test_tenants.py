@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from redis.crc import key_slot
 from webhook.context.v1 import context_admin_service_pb2
 from webhook_context.store import keys
-from webhook_shared.identity import ApiKeys, Role
 from webhook_shared.redis import Client
+from webhook_shared.rpc.identity import ApiKeys, Role
 
 ID = "github:octo/hello:issue:1"
 ALL = (Role.READER, Role.WRITER, Role.OPERATOR)

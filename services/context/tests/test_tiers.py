@@ -15,7 +15,7 @@ from webhook.context.v1 import context_pb2, context_service_pb2
 from webhook.context.v1.context_admin_service_pb2 import GetStatsRequest
 from webhook_context.settings import ContextLifecycleSection
 from webhook_context.store import keys
-from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.objects.protocol import ObjectStorageSection
 
 ISSUE = "github:octo/hello:issue:1"
 HOT, WARM, COLD = (context_pb2.TIER_HOT, context_pb2.TIER_WARM, context_pb2.TIER_COLD)

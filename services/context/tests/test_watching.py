@@ -18,9 +18,9 @@ from webhook_context.changes.watching import Watching, Wish, read_token, write_t
 from webhook_context.domain.contexts import Filter
 from webhook_context.settings import ContextWatchSection
 from webhook_context.store import keys
-from webhook_shared.channel import connected
 from webhook_shared.errors import ServiceError
 from webhook_shared.redis import Client
+from webhook_shared.rpc.channel import connected
 
 from services.context.tests.conftest import INTERNAL_KEY
 

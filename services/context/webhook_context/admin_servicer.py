@@ -11,9 +11,9 @@ from webhook.context.v1.context_admin_service_pb2_grpc import ContextAdminServic
 from webhook.context.v1.context_pb2 import Tier
 from webhook.dictionary.v1.dictionary_pb2 import Dictionary, Training
 from webhook.status.v1.status_pb2 import ItemStatus
-from webhook_shared.dictionary_administration import DictionaryAdministration
+from webhook_shared.dictionaries.administration import DictionaryAdministration
 from webhook_shared.errors import InvalidArgument, ServiceError, item_status
-from webhook_shared.identity import Caller, caller
+from webhook_shared.rpc.identity import Caller, caller
 
 from webhook_context import messages
 from webhook_context.erasing.erasures import Erasures

@@ -14,7 +14,7 @@ from webhook.context.v1.context_pb2 import Tier
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceServicer
 from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_shared.errors import InvalidArgument, ResourceExhausted, ServiceError, item_status
-from webhook_shared.identity import Caller, Role, caller
+from webhook_shared.rpc.identity import Caller, Role, caller
 
 from webhook_context import errors, finding_messages, messages, metrics, page_tokens
 from webhook_context.changes.watching import Watching

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import model_validator
-from webhook_shared.audit_settings import AuditedSection
-from webhook_shared.dictionary_settings import DictionarySection
-from webhook_shared.objects import ObjectStorageSection
+from webhook_shared.audit.settings import AuditedSection
+from webhook_shared.dictionaries.settings import DictionarySection
+from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.retention import RetentionSection
 from webhook_shared.settings import (
     ByteCount,

@@ -12,14 +12,16 @@ from webhook.context.v1 import context_admin_service_pb2
 from webhook.context.v1.context_admin_service_pb2_grpc import add_ContextAdminServiceServicer_to_server
 from webhook.context.v1.context_service_pb2_grpc import add_ContextServiceServicer_to_server
 from webhook.security.v1 import audit_pb2
-from webhook_shared import master_key_record, object_store, redis
-from webhook_shared.audit import put_on_record, recording
-from webhook_shared.channel import connected
-from webhook_shared.identity import Authenticator, Certificates, Role
-from webhook_shared.key_copies import keep_keys_copied
-from webhook_shared.master_keys import all_of
+from webhook_shared import redis
+from webhook_shared.audit.trail import put_on_record, recording
+from webhook_shared.objects import opening as object_store
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client
-from webhook_shared.server import Service, serving
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import Authenticator, Certificates, Role
+from webhook_shared.rpc.server import Service, serving
+from webhook_shared.sealing import master_key_record
+from webhook_shared.sealing.key_copies import keep_keys_copied
+from webhook_shared.sealing.master_keys import all_of
 from webhook_shared.tasks import ended
 
 from webhook_context.admin_servicer import ContextAdminServicer

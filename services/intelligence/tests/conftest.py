@@ -15,9 +15,9 @@ from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceSe
 from webhook_intelligence.providers.local import LocalEmbeddings
 from webhook_intelligence.settings import IntelligenceSettings
 from webhook_intelligence.wiring import running
-from webhook_shared.channel import connected
-from webhook_shared.identity import ApiKeys, Role
 from webhook_shared.redis import connect
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.identity import ApiKeys, Role
 from webhook_shared.settings import RedisSection
 
 INTERNAL_KEY = "an internal key of the tests, long enough"

@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
-from webhook_shared.identity import Role
+from webhook_shared.rpc.identity import Role
 
 from services.intelligence.tests.conftest import Started, free_port
 

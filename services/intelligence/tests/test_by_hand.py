@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from webhook_shared.identity import ApiKeys, Role
 from webhook_shared.redis import Client
+from webhook_shared.rpc.identity import ApiKeys, Role
 
 from services.intelligence.tests.conftest import House
 

@@ -20,8 +20,8 @@ from webhook_intelligence.prediction.prewarming import READ_BLOCK_S, Prewarming,
 from webhook_intelligence.providers.protocol import Embedding, EmbeddingModel
 from webhook_intelligence.summaries.cache import SummaryCache
 from webhook_shared.errors import from_rpc_error
-from webhook_shared.identity import Role
 from webhook_shared.redis import Client, connect
+from webhook_shared.rpc.identity import Role
 
 MODEL = EmbeddingModel("local", "mini", "r", 2)
 KEEP = timedelta(hours=1)

@@ -16,8 +16,8 @@ from webhook_intelligence.prediction.observations import Observation, Observatio
 from webhook_intelligence.prediction.predictor import Policy
 from webhook_intelligence.prediction.prewarming import READ_BLOCK_S, STREAM, Prewarming
 from webhook_shared.errors import from_rpc_error
-from webhook_shared.identity import Role
 from webhook_shared.redis import Client, connect
+from webhook_shared.rpc.identity import Role
 from webhook_shared.settings import RedisSection
 
 from services.intelligence.tests.conftest import House, Started, counted

@@ -12,8 +12,8 @@ from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
 from webhook_intelligence.embeddings import single_flight as embeddings
 from webhook_shared.errors import from_rpc_error
-from webhook_shared.identity import Role
 from webhook_shared.redis import Client
+from webhook_shared.rpc.identity import Role
 
 from services.intelligence.tests.conftest import House, Started, counted
 

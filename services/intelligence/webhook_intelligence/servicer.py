@@ -13,8 +13,8 @@ from webhook.erasure.v1.erasure_pb2 import Place
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1 import intelligence_service_pb2_grpc as rpc
 from webhook_shared.errors import FailedPrecondition, Internal, InvalidArgument, ServiceError, Unavailable
-from webhook_shared.identity import caller
 from webhook_shared.redis import REDIS_TROUBLE
+from webhook_shared.rpc.identity import caller
 
 from webhook_intelligence import importance, messages
 from webhook_intelligence.analysis import Analysis, Analyst, is_empty, named_in

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 from webhook.intelligence.v1 import intelligence_service_pb2_grpc as rpc
-from webhook_shared.identity import Authenticator, Certificates, Role
 from webhook_shared.redis import Client, connect
-from webhook_shared.server import Service, serving
+from webhook_shared.rpc.identity import Authenticator, Certificates, Role
+from webhook_shared.rpc.server import Service, serving
 
 from webhook_intelligence.analysis import Analyst
 from webhook_intelligence.costs.ledger import Ledger

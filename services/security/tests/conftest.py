@@ -26,8 +26,8 @@ from webhook_security.registry.sources import Registry
 from webhook_security.settings import DeduplicationSection, SecuritySection, SecuritySettings
 from webhook_security.wiring import running
 from webhook_shared import redis as store
-from webhook_shared.channel import connected
-from webhook_shared.envelope import Keyring
+from webhook_shared.rpc.channel import connected
+from webhook_shared.sealing.envelope import Keyring
 from webhook_shared.settings import RedisSection
 
 from services.security.tests import postgresql

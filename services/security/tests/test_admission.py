@@ -23,7 +23,7 @@ from webhook.security.v1.admission_pb2 import (
 from webhook.security.v1.admission_pb2 import Refusal as Cause
 from webhook_security.settings import DeduplicationSection, SecuritySection
 from webhook_shared import telemetry
-from webhook_shared.envelope import Undecodable
+from webhook_shared.sealing.errors import Undecodable
 
 ISSUE = orjson.dumps(
     {

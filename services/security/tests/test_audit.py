@@ -16,7 +16,7 @@ from webhook_security.evidence.audit_check import checked
 from webhook_security.evidence.source_changes import SourceChanges
 from webhook_security.refusals import Refusal
 from webhook_shared import redis as store
-from webhook_shared.audit_chain import AuditChain, Seal
+from webhook_shared.audit.chain import AuditChain, Seal
 
 MASTER = SecretStr("kTzW8r5J2mQx7LcV0bNf4HsY9dGa1EpU3oRi6SwB")
 
@@ -71,7 +71,7 @@ async def test_while_redis_is_away_nothing_waits_and_what_had_to_go_is_told(
 ) -> None:
     client = store.connect(redis_server.settings)
     chain = AuditChain(client, Seal(MASTER), most=1000, contract=audit_pb2)
-    monkeypatch.setattr("webhook_shared.audit.MOST_WAITING", 10)
+    monkeypatch.setattr("webhook_shared.audit.trail.MOST_WAITING", 10)
     audit = Audit(chain, every_s=0.01)
     writing = asyncio.create_task(audit.journal.keep())
     try:

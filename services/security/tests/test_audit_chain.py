@@ -13,7 +13,7 @@ from webhook.security.v1 import audit_pb2
 from webhook.security.v1.audit_pb2 import AuditFindingKind, AuditRecord
 from webhook_security.evidence.audit_check import AuditCheck, checked
 from webhook_shared import redis as store
-from webhook_shared.audit_chain import HEAD, STREAM, AuditChain, Seal, link
+from webhook_shared.audit.chain import HEAD, STREAM, AuditChain, Seal, link
 
 MASTER = SecretStr("kTzW8r5J2mQx7LcV0bNf4HsY9dGa1EpU3oRi6SwB")
 

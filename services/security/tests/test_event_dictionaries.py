@@ -19,10 +19,10 @@ from webhook.security.v1.security_admin_service_pb2 import ListDictionariesReque
 from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceStub
 from webhook_security.event_samples import rewritten
 from webhook_shared import compression
-from webhook_shared.envelope import HEADER_BYTES, Keyring
+from webhook_shared.dictionaries.scrubbing import Scrubber, learned
 from webhook_shared.errors import from_rpc_error
 from webhook_shared.redis import connect
-from webhook_shared.scrubbing import Scrubber, learned
+from webhook_shared.sealing.envelope import HEADER_BYTES, Keyring
 from webhook_shared.settings import RedisSection
 
 from services.security.tests.conftest import MASTER_KEY

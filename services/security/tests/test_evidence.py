@@ -35,7 +35,7 @@ from webhook.security.v1.admission_service_pb2_grpc import AdmissionServiceStub
 from webhook.security.v1.audit_pb2 import AuditRecord
 from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceStub
 from webhook_shared.errors import ServiceError, from_rpc_error
-from webhook_shared.identity import ApiKeys, Role
+from webhook_shared.rpc.identity import ApiKeys, Role
 from webhook_shared.settings import RedisSection
 
 ISSUE = b'{"action":"opened"}'

@@ -14,8 +14,8 @@ from webhook_security.evidence.rejections import Samples
 from webhook_security.refusals import Refusal
 from webhook_security.settings import RejectionsSection
 from webhook_shared import redis as store
-from webhook_shared.envelope import Keyring
 from webhook_shared.mentions import Name
+from webhook_shared.sealing.envelope import Keyring
 
 SOURCES = [("default", "github"), ("default", "jira"), ("acme", "github")]
 Kept = Callable[..., tuple[RejectionStore, Samples]]

@@ -25,9 +25,9 @@ from webhook.security.v1.security_admin_service_pb2 import (
 from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceStub
 from webhook_security.admission import tenants
 from webhook_security.secrets import stored, uses
-from webhook_shared import envelope
 from webhook_shared.errors import ServiceError, from_rpc_error
-from webhook_shared.identity import ApiKeys, Role
+from webhook_shared.rpc.identity import ApiKeys, Role
+from webhook_shared.sealing import envelope
 from webhook_shared.settings import RedisSection
 
 ISSUE = b'{"action":"opened"}'

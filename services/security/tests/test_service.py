@@ -25,9 +25,9 @@ from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminSer
 from webhook_security.catalogue import CatalogueError
 from webhook_security.settings import SecuritySettings
 from webhook_security.wiring import running
-from webhook_shared import identity
 from webhook_shared.errors import ServiceError, from_rpc_error
-from webhook_shared.identity import ApiKeys, Role
+from webhook_shared.rpc import identity
+from webhook_shared.rpc.identity import ApiKeys, Role
 from webhook_shared.settings import RedisSection
 
 ISSUE = b'{"action":"opened"}'

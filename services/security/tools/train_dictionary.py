@@ -3,9 +3,10 @@
 
 A shipped dictionary is part of what it compresses: whatever stands in it, everybody with this repository can
 read. So it is made of published examples (`@octokit/webhooks-examples`, MIT) and of the samples that this
-repository sends in demonstrations, and those are scrubbed first (`webhook_shared.scrubbing`): names of
-fields, words of APIs and the shape of URLs stay; every name, text, number, date and digest is made up anew,
-several times per example, from a fixed seed. The same examples, seed and libzstd give the same bytes.
+repository sends in demonstrations, and those are scrubbed first (`webhook_shared.dictionaries.scrubbing`):
+names of fields, words of APIs and the shape of URLs stay; every name, text, number, date and digest is made
+up anew, several times per example, from a fixed seed. The same examples, seed and libzstd give the same
+bytes.
 
 For each sender it prints the ratio on examples that were held out of the training, then trains on all. A
 dictionary that has changed gets the next generation; none is ever removed.
@@ -28,8 +29,8 @@ import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 from webhook.event.v1.event_pb2 import Trust, WebhookEvent
 from webhook_shared import compression
-from webhook_shared.dictionary_training import dictionary_of, ratio
-from webhook_shared.scrubbing import LEAST_SAMPLES, Scrubber, Vocabulary, learned, public
+from webhook_shared.dictionaries.scrubbing import LEAST_SAMPLES, Scrubber, Vocabulary, learned, public
+from webhook_shared.dictionaries.training import dictionary_of, ratio
 
 SEED = 20261122
 VARIANTS = 24
@@ -37,7 +38,7 @@ MEASURED_VARIANTS = 2
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "node_modules/@octokit/webhooks-examples/api.github.com/index.json"
 SAMPLES = ROOT / "deploy/ops/webhook_ops/samples"
-OUT = ROOT / "shared/webhook_shared/dictionaries"
+OUT = ROOT / "shared/webhook_shared/dictionaries/shipped"
 SIZES_BYTES = {"github": 65_536, "gitlab": 24_576, "jira": 24_576, "slack": 8_192}
 _OF_SAMPLES = {"gitlab": "object_kind", "jira": "webhookEvent", "slack": "type"}
 """Senders of whom we have samples, and the field that names the type of an event."""

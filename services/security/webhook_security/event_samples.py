@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from webhook.event.v1.event_pb2 import WebhookEvent
-from webhook_shared.scrubbing import Walk
+from webhook_shared.dictionaries.scrubbing import Walk
 
 
 def rewritten(sample: bytes, walk: Walk) -> bytes:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from webhook_shared.audit_settings import AuditSection
-from webhook_shared.dictionary_settings import DictionarySection
+from webhook_shared.audit.settings import AuditSection
+from webhook_shared.dictionaries.settings import DictionarySection
 from webhook_shared.networks import parse_network
 from webhook_shared.settings import (
     ByteCount,

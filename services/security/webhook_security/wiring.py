@@ -11,21 +11,21 @@ import structlog
 from webhook.security.v1 import security_admin_service_pb2
 from webhook.security.v1.admission_service_pb2_grpc import add_AdmissionServiceServicer_to_server
 from webhook.security.v1.security_admin_service_pb2_grpc import add_SecurityAdminServiceServicer_to_server
-from webhook_shared import master_key_record
 from webhook_shared import redis as store
-from webhook_shared.audit import put_on_record
+from webhook_shared.audit.trail import put_on_record
 from webhook_shared.compression import QUICK_LEVEL
-from webhook_shared.dictionary_administration import DictionaryAdministration
-from webhook_shared.dictionary_samples import Samples
-from webhook_shared.dictionary_settings import DictionarySection
-from webhook_shared.dictionary_store import Dictionaries
-from webhook_shared.dictionary_trainer import Trainer
-from webhook_shared.envelope import Keyring
-from webhook_shared.identity import ApiKeys, Authenticator, Certificates, Role
-from webhook_shared.master_keys import all_of
+from webhook_shared.dictionaries.administration import DictionaryAdministration
+from webhook_shared.dictionaries.samples import Samples
+from webhook_shared.dictionaries.settings import DictionarySection
+from webhook_shared.dictionaries.store import Dictionaries
+from webhook_shared.dictionaries.trainer import Trainer
 from webhook_shared.partitions import Partitions
 from webhook_shared.redis import REDIS_TROUBLE
-from webhook_shared.server import Service, serving
+from webhook_shared.rpc.identity import ApiKeys, Authenticator, Certificates, Role
+from webhook_shared.rpc.server import Service, serving
+from webhook_shared.sealing import master_key_record
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.master_keys import all_of
 from webhook_shared.settings import PublishedQueue
 from webhook_shared.tasks import ended
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 from webhook.event.v1.event_pb2 import Trust, WebhookEvent
 from webhook_shared.compression import QUICK_LEVEL
-from webhook_shared.envelope import Keyring
+from webhook_shared.sealing.envelope import Keyring
 
 EXAMPLES = Path("node_modules/@octokit/webhooks-examples/api.github.com/index.json")
 TENANT = "default"

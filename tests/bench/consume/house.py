@@ -19,8 +19,8 @@ from webhook_consumer.settings import ConsumerSection
 from webhook_consumer.wiring import event_limits
 from webhook_consumer.workers.worker import Worker
 from webhook_shared import redis as store
-from webhook_shared.envelope import Keyring
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
 from webhook_shared.settings import RedisSection
 
 from tests.bench.consume.corpus import TENANT, Payload, entries

@@ -14,8 +14,8 @@ from typing import Any
 from webhook_consumer.entry import Cause
 from webhook_consumer.queue.redis import Burial, Delayed
 from webhook_shared import redis as store
-from webhook_shared.envelope import Keyring
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
 
 from conftest import RedisServer
 from tests.bench.consume.corpus import TENANT, Payload, entries

@@ -17,7 +17,7 @@ import psutil
 from pydantic import SecretStr
 from webhook.context.v1.context_admin_service_pb2_grpc import ContextAdminServiceStub
 from webhook.context.v1.context_service_pb2_grpc import ContextServiceStub
-from webhook_shared.channel import connected
+from webhook_shared.rpc.channel import connected
 
 from services.security.tests.postgresql import NEEDS, PostgresServer, binary
 from tests.bench.context.echo import METHOD

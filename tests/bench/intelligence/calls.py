@@ -21,8 +21,8 @@ from webhook_intelligence.embeddings.single_flight import REMEMBERED_S
 from webhook_intelligence.providers.protocol import Embedding, EmbeddingModel
 from webhook_intelligence.settings import IntelligenceSettings
 from webhook_intelligence.wiring import running
-from webhook_shared.channel import connected
 from webhook_shared.redis import connect
+from webhook_shared.rpc.channel import connected
 from webhook_shared.settings import RedisSection
 
 from services.intelligence.tests import openai_server as provider

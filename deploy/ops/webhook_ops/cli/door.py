@@ -13,10 +13,10 @@ from typing import Annotated, TypeVar
 import grpc
 import typer
 from pydantic import SecretStr
-from webhook_shared.channel import PLAIN, connected
 from webhook_shared.errors import ServiceError, from_rpc_error
+from webhook_shared.rpc.channel import PLAIN, connected
+from webhook_shared.rpc.tls import TlsProblem
 from webhook_shared.settings import Group, ServicesSection, Settings, SettingsError, TlsSection
-from webhook_shared.tls import TlsProblem
 
 from webhook_ops.addresses import SERVICES, Addresses, service_variable
 from webhook_ops.cli.failures import Exit, fail, fail_with

@@ -16,8 +16,8 @@ import httpx
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from webhook_shared.rpc.tls import TlsProblem
 from webhook_shared.settings import read_secret
-from webhook_shared.tls import TlsProblem
 
 from webhook_ops.cli.door import Door, Json, Tenant, door_of
 from webhook_ops.cli.failures import NOTHING_RUNS_HINT, Exit, fail

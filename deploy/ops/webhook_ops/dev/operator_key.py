@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from webhook_shared.identity import ALL_TENANTS, ApiKeys, Role
 from webhook_shared.redis import connect
+from webhook_shared.rpc.identity import ALL_TENANTS, ApiKeys, Role
 from webhook_shared.settings import RedisSection
 
 from webhook_ops.dev.secrets import kept_operator_key, operator_key_file, write_private

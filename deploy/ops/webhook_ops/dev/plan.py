@@ -9,7 +9,7 @@ from pathlib import Path
 
 from webhook_context.settings import ContextSettings
 from webhook_gateway.settings import GatewaySettings
-from webhook_shared.channel import PLAIN
+from webhook_shared.rpc.channel import PLAIN
 from webhook_shared.settings import RedisSection, TlsSection
 
 from webhook_ops.addresses import SERVICES, Addresses, Process, service_variable

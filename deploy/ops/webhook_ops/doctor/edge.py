@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterable, Sequence
 from http import HTTPStatus
 
-from webhook_shared.tls import stays_on_this_machine
+from webhook_shared.rpc.tls import stays_on_this_machine
 
 from webhook_ops.doctor.abuse import BODY, Case, Forger, cases
 from webhook_ops.doctor.finding import Finding, failed, passed, skipped, warned

@@ -13,10 +13,10 @@ import grpc
 from cryptography import x509
 from pydantic import SecretStr
 from webhook.security.v1 import security_admin_service_pb2, security_admin_service_pb2_grpc, source_pb2
-from webhook_shared.channel import connected
 from webhook_shared.errors import from_rpc_error
+from webhook_shared.rpc.channel import connected
+from webhook_shared.rpc.tls import stays_on_this_machine
 from webhook_shared.settings import TlsSection
-from webhook_shared.tls import stays_on_this_machine
 
 from webhook_ops.addresses import SERVICES
 from webhook_ops.cli.door import Door, Refused

@@ -8,8 +8,8 @@ from typing import Any
 
 from webhook_shared.redis import REDIS_TROUBLE, Client, RedisError, Server, WrongForm, connect, look
 from webhook_shared.redis.capabilities import OPTIONAL
+from webhook_shared.rpc.tls import stays_on_this_machine
 from webhook_shared.settings import RedisSection
-from webhook_shared.tls import stays_on_this_machine
 
 from webhook_ops.doctor.edge import skew
 from webhook_ops.doctor.finding import Finding, failed, passed, skipped, warned

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from webhook_shared.objects import ObjectTrouble
+from webhook_shared.objects.protocol import ObjectTrouble
 from webhook_shared.redis import Backoff, Client
 from webhook_shared.telemetry import log
 

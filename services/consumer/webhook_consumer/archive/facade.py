@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from pydantic import SecretStr
-from webhook_shared.master_keys import MasterKeys
-from webhook_shared.objects import ObjectStore
+from webhook_shared.objects.protocol import ObjectStore
 from webhook_shared.redis import Client
 from webhook_shared.retention import Retention, RetentionRule
+from webhook_shared.sealing.master_keys import MasterKeys
 from webhook_shared.tasks import ended
 
 from webhook_consumer.archive import metrics

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import orjson
 from pydantic import SecretStr
-from webhook_shared.master_keys import MasterKeyMissing, MasterKeys, Purpose, opened
-from webhook_shared.objects import MOST_NAMES, ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import MOST_NAMES, ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.sealing.master_keys import MasterKeyMissing, MasterKeys, Purpose, opened
 
 from webhook_consumer.archive.events import Archived
 

@@ -17,10 +17,10 @@ from webhook.consumer.v1.archive_service_pb2_grpc import (
 from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_shared.errors import InvalidArgument, NotFound, ServiceError, Unavailable, item_status
-from webhook_shared.identity import Role, caller
-from webhook_shared.objects import ObjectTrouble
+from webhook_shared.objects.protocol import ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE
-from webhook_shared.server import Service
+from webhook_shared.rpc.identity import Role, caller
+from webhook_shared.rpc.server import Service
 from webhook_shared.telemetry import log
 
 from webhook_consumer.archive.events import Archived

@@ -13,10 +13,10 @@ from webhook.consumer.v1.forgetting_service_pb2_grpc import (
 )
 from webhook.erasure.v1 import erasure_pb2
 from webhook_shared.errors import InvalidArgument, Unavailable
-from webhook_shared.identity import Role
 from webhook_shared.mentions import Name
 from webhook_shared.redis import REDIS_TROUBLE
-from webhook_shared.server import Service
+from webhook_shared.rpc.identity import Role
+from webhook_shared.rpc.server import Service
 from webhook_shared.telemetry import log
 
 from webhook_consumer.entry import Outage

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from webhook_shared import sqs
 from webhook_shared.claims import Claims
-from webhook_shared.migration import MigrationSection
-from webhook_shared.objects import ObjectStore
+from webhook_shared.objects.protocol import ObjectStore
 from webhook_shared.redis import Client
-from webhook_shared.sqs import SqsTrouble
+from webhook_shared.sqs import client as sqs
+from webhook_shared.sqs.client import SqsTrouble
+from webhook_shared.sqs.migration import MigrationSection
 from webhook_shared.tasks import ended
 from webhook_shared.telemetry import log
 

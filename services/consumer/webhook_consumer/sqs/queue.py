@@ -20,9 +20,9 @@ from functools import partial
 from typing import Any
 
 import orjson
-from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore, ObjectTrouble
 from webhook_shared.redis import Client
-from webhook_shared.sqs import (
+from webhook_shared.sqs.client import (
     BATCH_ENTRIES,
     LONGEST_VISIBILITY_S,
     LONGEST_WAIT_S,
@@ -32,7 +32,7 @@ from webhook_shared.sqs import (
     SqsTrouble,
     side_by_side,
 )
-from webhook_shared.sqs_message import Message, NotOurs, Stored, decode
+from webhook_shared.sqs.message import Message, NotOurs, Stored, decode
 from webhook_shared.tasks import ended
 from webhook_shared.telemetry import log
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import orjson
 from webhook_shared.claims import Claim, Claims
-from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
-from webhook_shared.sqs_message import Stored
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.sqs.message import Stored
 
 from webhook_consumer.entry import DONE, Cause, Dead, Entry, Handler, Outage, Outcome, Retry
 from webhook_consumer.metrics import superseded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from webhook_shared.parity import Ledger
+from webhook_shared.sqs.parity import Ledger
 from webhook_shared.telemetry import log
 
 from webhook_consumer.entry import Entry, Handler, Outcome, Retry

@@ -17,9 +17,9 @@ from webhook.context.v1.context_pb2 import Tier
 from webhook_context.parts.tiers import tiering
 from webhook_context.settings import ContextLifecycleSection
 from webhook_context.store import keys
-from webhook_shared import objects_s3
 from webhook_shared import redis as servers
-from webhook_shared.objects import ObjectMissing, ObjectStorageSection, ObjectTrouble
+from webhook_shared.objects import s3 as objects_s3
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStorageSection, ObjectTrouble
 
 from services.context.tests.swift.server import ACCESS_KEY, SECRET, is_wanted, swift_server
 from services.context.tests.test_restoring import counts, restore

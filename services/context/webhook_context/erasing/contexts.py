@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from webhook_shared.errors import NotFound
-from webhook_shared.objects import ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectStore, ObjectTrouble
 from webhook_shared.redis import Client, Script
 from webhook_shared.redis.scanning import keys_like
 

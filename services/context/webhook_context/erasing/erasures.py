@@ -8,8 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from webhook.context.v1 import context_admin_service_pb2 as pb
 from webhook.erasure.v1.erasure_pb2 import Place
 from webhook_shared.errors import InvalidArgument
-from webhook_shared.identity import ALL_TENANTS, Caller
 from webhook_shared.mentions import LONGEST_NAME_CHARS, Name
+from webhook_shared.rpc.identity import ALL_TENANTS, Caller
 
 from webhook_context import errors, messages, page_tokens
 from webhook_context.erasing.certificate import Signer

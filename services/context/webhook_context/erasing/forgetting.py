@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
-from webhook_shared import compression, key_destruction
-from webhook_shared.envelope import Keyring, KeysDestroyed
+from webhook_shared import compression
 from webhook_shared.errors import ServiceError
-from webhook_shared.key_copies import KeyCopies
-from webhook_shared.key_destruction import destroy_keys, has_key_table, keys_destroyed
 from webhook_shared.mentions import Name
-from webhook_shared.objects import ObjectTrouble
+from webhook_shared.objects.protocol import ObjectTrouble
 from webhook_shared.redis import Client
+from webhook_shared.sealing import key_destruction
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import KeysDestroyed
+from webhook_shared.sealing.key_copies import KeyCopies
+from webhook_shared.sealing.key_destruction import destroy_keys, has_key_table, keys_destroyed
 
 from webhook_context import errors, metrics
 from webhook_context.erasing.certificate import Signer

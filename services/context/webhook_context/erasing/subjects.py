@@ -16,11 +16,12 @@ from typing import Any
 import structlog
 from webhook.context.v1.context_pb2 import Tier
 from webhook.context.v1.context_service_pb2 import Append, Revision
-from webhook_shared.envelope import EnvelopeError, Keyring
 from webhook_shared.errors import ServiceError
 from webhook_shared.mentions import Name
-from webhook_shared.objects import ObjectMissing, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectMissing, ObjectTrouble
 from webhook_shared.redis import Client, Script
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import EnvelopeError
 
 from webhook_context.changes.feeds import Asked, Feeds, Touched
 from webhook_context.domain.contexts import Facts

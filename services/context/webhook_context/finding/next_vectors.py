@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from webhook.context.v1.context_pb2 import Enrichment
-from webhook_shared.envelope import EnvelopeError, Keyring
 from webhook_shared.redis import Client, Script
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import EnvelopeError
 
 from webhook_context.domain.contexts import Context
 from webhook_context.finding.documents import Model

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from webhook.context.v1 import context_admin_service_pb2 as pb
-from webhook_shared import master_key_record
 from webhook_shared.errors import InvalidArgument, PermissionDenied
-from webhook_shared.identity import ALL_TENANTS, Caller
-from webhook_shared.key_copies import KeyCopies
-from webhook_shared.master_keys import MasterKeys
-from webhook_shared.objects import ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectStore, ObjectTrouble
 from webhook_shared.redis import Client
+from webhook_shared.rpc.identity import ALL_TENANTS, Caller
+from webhook_shared.sealing import master_key_record
+from webhook_shared.sealing.key_copies import KeyCopies
+from webhook_shared.sealing.master_keys import MasterKeys
 
 from webhook_context import errors
 from webhook_context.master_keys.key_tables import KeyTables

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from webhook_shared import tenant_keys
-from webhook_shared.envelope import KEY_TABLES, table
-from webhook_shared.key_copies import KeyCopies
-from webhook_shared.master_keys import MasterKey, MasterKeyMissing, MasterKeys
 from webhook_shared.redis import Client, Script
 from webhook_shared.redis.scanning import keys_like
-from webhook_shared.tenant_keys import KeyDamaged, TenantKey, wrapped_under
+from webhook_shared.sealing import tenant_keys
+from webhook_shared.sealing.envelope import KEY_TABLES, table
+from webhook_shared.sealing.key_copies import KeyCopies
+from webhook_shared.sealing.master_keys import MasterKey, MasterKeyMissing, MasterKeys
+from webhook_shared.sealing.tenant_keys import KeyDamaged, TenantKey, wrapped_under
 
 log = structlog.get_logger()
 

@@ -22,12 +22,12 @@ from enum import IntEnum
 
 import orjson
 import structlog
-from webhook_shared import master_key_record
 from webhook_shared.errors import Aborted
-from webhook_shared.key_copies import KeyCopies
-from webhook_shared.master_keys import RECORD, RECORD_AGE_S, MasterKey, MasterKeys
-from webhook_shared.objects import ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectStore, ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client
+from webhook_shared.sealing import master_key_record
+from webhook_shared.sealing.key_copies import KeyCopies
+from webhook_shared.sealing.master_keys import RECORD, RECORD_AGE_S, MasterKey, MasterKeys
 
 from webhook_context import metrics
 from webhook_context.master_keys.key_tables import KeyTables

@@ -8,8 +8,8 @@ import hmac
 import structlog
 from webhook.context.v1.context_pb2 import Tier
 from webhook.context.v1.pack_pb2 import Pack
-from webhook_shared.envelope import Undecodable
-from webhook_shared.objects import ObjectMissing, ObjectStore
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore
+from webhook_shared.sealing.errors import Undecodable
 
 from webhook_context import metrics
 from webhook_context.packs.packing import Packer, checksum

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from pydantic import SecretStr
-from webhook_shared.master_keys import MasterKeys, Purpose
+from webhook_shared.sealing.master_keys import MasterKeys, Purpose
 
 ALL = "v1/"
 """What the names of all packs begin with."""

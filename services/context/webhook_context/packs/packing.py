@@ -21,8 +21,9 @@ import zstandard
 from google.protobuf.message import DecodeError
 from webhook.context.v1.pack_pb2 import Pack
 from webhook_shared import compression
-from webhook_shared.dictionary_samples import Samples
-from webhook_shared.envelope import Keyring, Undecodable, UnknownFormat
+from webhook_shared.dictionaries.samples import Samples
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import Undecodable, UnknownFormat
 
 from webhook_context.errors import TooLarge
 

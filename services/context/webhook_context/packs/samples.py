@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from webhook.context.v1.context_service_pb2 import Append
 from webhook.context.v1.pack_pb2 import Pack
-from webhook_shared.scrubbing import Walk
+from webhook_shared.dictionaries.scrubbing import Walk
 
 
 def rewritten(sample: bytes, walk: Walk) -> bytes:

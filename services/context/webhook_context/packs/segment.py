@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from webhook.context.v1.pack_pb2 import SegmentKeys, SegmentMember
-from webhook_shared.cloaks import MORE_BYTES, cloaked, uncloaked
-from webhook_shared.envelope import Keyring, Undecodable, UnknownFormat
+from webhook_shared.sealing.cloaks import MORE_BYTES, cloaked, uncloaked
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import Undecodable, UnknownFormat
 
 from webhook_context.packs.packing import checksum
 

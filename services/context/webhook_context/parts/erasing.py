@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from webhook_shared.channel import connected
-from webhook_shared.master_keys import Purpose
-from webhook_shared.objects import ObjectStore
+from webhook_shared.objects.protocol import ObjectStore
 from webhook_shared.redis import Client
 from webhook_shared.retention import Retention
+from webhook_shared.rpc.channel import connected
+from webhook_shared.sealing.master_keys import Purpose
 
 from webhook_context.consumer_client import ConsumerClient
 from webhook_context.erasing.certificate import Signer

@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from webhook_shared.dictionary_administration import DictionaryAdministration
-from webhook_shared.dictionary_copies import Copies, keep_copied
-from webhook_shared.dictionary_samples import Samples
-from webhook_shared.dictionary_store import Dictionaries
-from webhook_shared.dictionary_trainer import Trainer
-from webhook_shared.envelope import Keyring
-from webhook_shared.master_keys import MasterKeys, all_of
-from webhook_shared.objects import ObjectStore
+from webhook_shared.dictionaries.administration import DictionaryAdministration
+from webhook_shared.dictionaries.copies import Copies, keep_copied
+from webhook_shared.dictionaries.samples import Samples
+from webhook_shared.dictionaries.store import Dictionaries
+from webhook_shared.dictionaries.trainer import Trainer
+from webhook_shared.objects.protocol import ObjectStore
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.master_keys import MasterKeys, all_of
 
 from webhook_context.packs.samples import rewritten
 from webhook_context.settings import ContextWebhook

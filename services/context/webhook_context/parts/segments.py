@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from webhook_shared.envelope import Keyring
-from webhook_shared.objects import ObjectStore
+from webhook_shared.objects.protocol import ObjectStore
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
 
 from webhook_context.packs.cold_names import ColdNames
 from webhook_context.segments.cold_packs import ColdPacks

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from webhook_shared.key_copies import KeyCopies
-from webhook_shared.master_keys import MasterKeys, all_of
-from webhook_shared.objects import ObjectStore
+from webhook_shared.objects.protocol import ObjectStore
 from webhook_shared.redis import Client
+from webhook_shared.sealing.key_copies import KeyCopies
+from webhook_shared.sealing.master_keys import MasterKeys, all_of
 
 from webhook_context.changes.feeds import Feeds
 from webhook_context.domain.lifecycle import Policy

@@ -22,9 +22,9 @@ from typing import Any
 import structlog
 from pydantic import SecretStr
 from webhook_shared.errors import ServiceError
-from webhook_shared.master_keys import MasterKeys
-from webhook_shared.objects import ObjectMissing, ObjectStore
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore
 from webhook_shared.redis import Backoff, Client
+from webhook_shared.sealing.master_keys import MasterKeys
 from webhook_shared.sweeps import my_turn
 
 from webhook_context import metrics

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 from webhook.context.v1 import context_admin_service_pb2 as pb
 from webhook_shared.errors import InvalidArgument
-from webhook_shared.identity import ALL_TENANTS, Caller
-from webhook_shared.objects import ObjectTrouble
+from webhook_shared.objects.protocol import ObjectTrouble
+from webhook_shared.rpc.identity import ALL_TENANTS, Caller
 
 from webhook_context import errors
 from webhook_context.packs.cold_names import ALL, ColdNames

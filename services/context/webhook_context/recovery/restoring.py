@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import structlog
 from pydantic import SecretStr
 from webhook_shared.errors import ServiceError
-from webhook_shared.master_keys import MasterKeys
-from webhook_shared.objects import ObjectStore
+from webhook_shared.objects.protocol import ObjectStore
 from webhook_shared.redis import Client
+from webhook_shared.sealing.master_keys import MasterKeys
 
 from webhook_context import metrics
 from webhook_context.packs.cold_names import ColdNames, home_of, segment_id_of

@@ -9,21 +9,21 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 from webhook.context.v1.pack_pb2 import Pack, SegmentKeys, SegmentMember
-from webhook_shared.dictionary_copies import Copies
-from webhook_shared.dictionary_store import Dictionaries
-from webhook_shared.envelope import (
+from webhook_shared.dictionaries.copies import Copies
+from webhook_shared.dictionaries.store import Dictionaries
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore
+from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import (
     EnvelopeError,
-    Keyring,
     KeysDestroyed,
     Undecodable,
     UnknownDictionary,
     UnknownFormat,
     UnknownKey,
 )
-from webhook_shared.key_copies import KeyCopies
-from webhook_shared.master_keys import MasterKeys
-from webhook_shared.objects import ObjectMissing, ObjectStore
-from webhook_shared.redis import Client
+from webhook_shared.sealing.key_copies import KeyCopies
+from webhook_shared.sealing.master_keys import MasterKeys
 
 from webhook_context.packs.archive import LARGE_PACK_BYTES
 from webhook_context.packs.cold_names import KEYS_SUFFIX, SEGMENT, ColdNames

@@ -7,8 +7,8 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Sequence
 
-from webhook_shared.envelope import EnvelopeError
-from webhook_shared.objects import ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectStore, ObjectTrouble
+from webhook_shared.sealing.errors import EnvelopeError
 
 from webhook_context import metrics
 from webhook_context.packs.cold_names import home_of, segment_id_of

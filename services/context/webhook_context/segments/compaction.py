@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import structlog
 from webhook.context.v1.pack_pb2 import SegmentKeys, SegmentMember
-from webhook_shared.envelope import EnvelopeError, KeysDestroyed
-from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore, ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE, Backoff
+from webhook_shared.sealing.errors import EnvelopeError, KeysDestroyed
 
 from webhook_context import metrics
 from webhook_context.packs.cold_names import home_of, segment_id_of

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from webhook.context.v1.pack_pb2 import SegmentKeys
-from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore, ObjectTrouble
 
 from webhook_context import metrics
 from webhook_context.packs.cold_names import ColdNames

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 import structlog
 from webhook.context.v1.pack_pb2 import SegmentKeys
-from webhook_shared.envelope import Keyring, KeysDestroyed
-from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import KeysDestroyed
 
 from webhook_context import metrics
 from webhook_context.packs.cold_names import KEYS_SUFFIX, SEGMENT, home_of

@@ -12,11 +12,12 @@ from typing import Any
 import structlog
 from webhook.context.v1.context_service_pb2 import Revision
 from webhook_shared.coalesce import Coalescer
-from webhook_shared.envelope import EnvelopeError, Keyring, UnknownDictionary, UnknownKey
 from webhook_shared.errors import ServiceError
-from webhook_shared.objects import ObjectMissing, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectMissing, ObjectTrouble
 from webhook_shared.redis import Client, Script
 from webhook_shared.redis.script import Call
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import EnvelopeError, UnknownDictionary, UnknownKey
 
 from webhook_context import errors
 from webhook_context.domain.contexts import Appended, Change, Context, Entry, etag, parse_etag

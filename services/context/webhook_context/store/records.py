@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from webhook.context.v1.context_pb2 import Enrichment
 from webhook.context.v1.context_service_pb2 import Append, Revision
-from webhook_shared.envelope import Keyring, UnknownFormat
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import UnknownFormat
 
 from webhook_context.domain.contexts import AsOf, Entry, Facts, Link, Stated
 

@@ -15,7 +15,7 @@ from itertools import groupby
 import structlog
 from webhook.context.v1.context_pb2 import Tier
 from webhook_shared.errors import ServiceError
-from webhook_shared.objects import ObjectTrouble
+from webhook_shared.objects.protocol import ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client
 from webhook_shared.sweeps import takes
 

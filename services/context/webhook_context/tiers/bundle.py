@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from webhook.context.v1.pack_pb2 import Pack, PackedEvent
-from webhook_shared.envelope import Keyring, Undecodable
-from webhook_shared.key_copies import KeyCopies
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import Undecodable
+from webhook_shared.sealing.key_copies import KeyCopies
 
 from webhook_context import errors
 from webhook_context.domain.contexts import Context

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from webhook_shared.objects import ObjectStore
+from webhook_shared.objects.protocol import ObjectStore
 from webhook_shared.redis import Client
 
 from webhook_context.packs.cold_names import ColdNames, home_of

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 
 import structlog
 from webhook.context.v1.context_pb2 import Tier
-from webhook_shared.envelope import EnvelopeError, Undecodable, UnknownDictionary
 from webhook_shared.errors import ServiceError
-from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.sealing.errors import EnvelopeError, Undecodable, UnknownDictionary
 
 from webhook_context import errors, metrics
 from webhook_context.changes.feeds import Feeds, Touched

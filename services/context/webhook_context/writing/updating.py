@@ -6,7 +6,7 @@ import structlog
 from webhook.context.v1.context_pb2 import Tier
 from webhook_shared.coalesce import Coalescer
 from webhook_shared.errors import NotFound
-from webhook_shared.objects import ObjectTrouble
+from webhook_shared.objects.protocol import ObjectTrouble
 from webhook_shared.redis import Client
 
 from webhook_context.changes.feeds import DELETED, Feeds, Touched

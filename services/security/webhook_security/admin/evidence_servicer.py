@@ -11,8 +11,7 @@ from typing import Any
 
 from webhook.event.v1.event_pb2 import WebhookEvent
 from webhook.security.v1 import security_admin_service_pb2 as messages
-from webhook_shared.audit_chain import Contended
-from webhook_shared.envelope import EnvelopeError
+from webhook_shared.audit.chain import Contended
 from webhook_shared.errors import (
     Aborted,
     FailedPrecondition,
@@ -20,7 +19,8 @@ from webhook_shared.errors import (
     NotFound,
     PermissionDenied,
 )
-from webhook_shared.identity import ALL_TENANTS, Caller, caller
+from webhook_shared.rpc.identity import ALL_TENANTS, Caller, caller
+from webhook_shared.sealing.errors import EnvelopeError
 
 from webhook_security.evidence.audit_check import checked
 from webhook_security.evidence.keepers import Evidence

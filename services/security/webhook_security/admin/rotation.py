@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import structlog
 from webhook_shared.errors import FailedPrecondition, InvalidArgument, NotFound
-from webhook_shared.identity import caller
+from webhook_shared.rpc.identity import caller
 
 from webhook_security.registry.sources import Registry, Source
 from webhook_security.secrets.rotated import ADDED_PREFIX, Record, Records, minted

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from webhook.security.v1 import security_admin_service_pb2 as messages
 from webhook.security.v1 import source_pb2
 from webhook_shared.errors import InvalidArgument, NotFound
-from webhook_shared.identity import caller
+from webhook_shared.rpc.identity import caller
 
 from webhook_security.admin.paging import page_of
 from webhook_security.admin.rotation import LONGEST_OVERLAP_S, Rotations

@@ -13,10 +13,10 @@ from webhook.erasure.v1.erasure_pb2 import Place
 from webhook.security.v1 import security_admin_service_pb2 as messages
 from webhook.security.v1 import source_pb2
 from webhook.security.v1.security_admin_service_pb2_grpc import SecurityAdminServiceServicer
-from webhook_shared.dictionary_administration import DictionaryAdministration
+from webhook_shared.dictionaries.administration import DictionaryAdministration
 from webhook_shared.errors import InvalidArgument, NotFound, PermissionDenied
-from webhook_shared.identity import ALL_TENANTS, ApiKey, ApiKeys, Role, caller
 from webhook_shared.mentions import Name
+from webhook_shared.rpc.identity import ALL_TENANTS, ApiKey, ApiKeys, Role, caller
 
 from webhook_security.admin.evidence_servicer import EvidenceRpcs
 from webhook_security.admin.paging import page_of

@@ -33,9 +33,9 @@ from webhook.security.v1.admission_pb2 import Refusal as RefusalCause
 from webhook.security.v1.admission_service_pb2 import EdgeRefusal
 from webhook_shared import telemetry
 from webhook_shared.compression import QUICK_LEVEL
-from webhook_shared.dictionary_samples import Samples
-from webhook_shared.envelope import Keyring
-from webhook_shared.wire import before
+from webhook_shared.dictionaries.samples import Samples
+from webhook_shared.rpc.wire import before
+from webhook_shared.sealing.envelope import Keyring
 
 from webhook_security import metrics
 from webhook_security.admission.naming import name, set_seconds

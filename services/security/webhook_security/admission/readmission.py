@@ -18,7 +18,7 @@ from webhook_shared.errors import (
     ServiceError,
     item_status,
 )
-from webhook_shared.identity import ALL_TENANTS
+from webhook_shared.rpc.identity import ALL_TENANTS
 
 from webhook_security.admission.judge import Admission
 from webhook_security.admission.tenants import TenantKeys

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Iterable
 
 import structlog
-from webhook_shared.envelope import EnvelopeError, Keyring
 from webhook_shared.redis import REDIS_TROUBLE
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import EnvelopeError
 
 log = structlog.get_logger()
 

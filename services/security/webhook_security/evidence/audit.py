@@ -1,7 +1,7 @@
 """What security puts on record beside admin calls: who was turned away, who was let in, what was changed.
 
-What happens often is counted here and becomes one record a second; the rest is as `webhook_shared.audit` has
-it.
+What happens often is counted here and becomes one record a second; the rest is as in
+`webhook_shared.audit.trail`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from webhook.security.v1.admission_pb2 import OUTCOME_ADMITTED, OUTCOME_QUARANTI
 from webhook.security.v1.admission_pb2 import Refusal as RefusalCause
 from webhook.security.v1.admission_service_pb2 import Conflict
 from webhook.security.v1.audit_pb2 import AuditChangeKind
-from webhook_shared.audit import Recorder
-from webhook_shared.audit_chain import AuditChain, Seal
+from webhook_shared.audit.chain import AuditChain, Seal
+from webhook_shared.audit.trail import Recorder
 
 from webhook_security.refusals import Refusal
 from webhook_security.registry.sources import Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from webhook.security.v1 import audit_pb2
 from webhook.security.v1.audit_pb2 import AuditEntry, AuditFinding, AuditFindingKind
-from webhook_shared.audit_chain import BEGINNING, AuditChain, Head, link
+from webhook_shared.audit.chain import BEGINNING, AuditChain, Head, link
 
 MOST_FINDINGS = 100
 

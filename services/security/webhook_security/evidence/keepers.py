@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from webhook.security.v1 import audit_pb2
-from webhook_shared.audit import GATHERED_S
-from webhook_shared.audit_chain import AuditChain, Seal
-from webhook_shared.envelope import Keyring
-from webhook_shared.master_keys import MasterKeys
+from webhook_shared.audit.chain import AuditChain, Seal
+from webhook_shared.audit.trail import GATHERED_S
 from webhook_shared.redis import Client
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.master_keys import MasterKeys
 from webhook_shared.tasks import ended
 
 from webhook_security.evidence.audit import Audit

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import structlog
 from webhook.security.v1.admission_pb2 import Delivery
 from webhook.security.v1.rejection_pb2 import Rejection
-from webhook_shared.envelope import EnvelopeError, Keyring
 from webhook_shared.redis import Client, Script
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import EnvelopeError
 
 from webhook_security import metrics
 from webhook_security.refusals import Refusal

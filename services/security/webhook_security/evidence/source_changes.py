@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from webhook.security.v1.audit_pb2 import AUDIT_CHANGE_KIND_SOURCES, AUDIT_CHANGE_KIND_STARTED
-from webhook_shared.audit_chain import Seal
+from webhook_shared.audit.chain import Seal
 
 from webhook_security.catalogue import Row
 from webhook_security.evidence.audit import Audit

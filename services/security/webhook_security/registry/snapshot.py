@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 import structlog
-from webhook_shared.envelope import EnvelopeError, Keyring
 from webhook_shared.redis import REDIS_TROUBLE, Client, RedisError
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import EnvelopeError
 
 from webhook_security.registry.definitions import Registered
 from webhook_security.settings import DEFAULT_TENANT

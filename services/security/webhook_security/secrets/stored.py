@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import orjson
 import structlog
-from webhook_shared.envelope import EnvelopeError, Keyring, UnknownKey
 from webhook_shared.errors import Aborted, Unavailable
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client, RedisError, Script
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import EnvelopeError, UnknownKey
 
 from webhook_security.secrets.rotated import Record, Records
 

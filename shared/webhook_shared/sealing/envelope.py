@@ -32,11 +32,20 @@ from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 
-from webhook_shared import compression, tenant_keys
-from webhook_shared.dictionary_store import Dictionaries
-from webhook_shared.master_keys import MasterKeyMissing, MasterKeys
+from webhook_shared import compression
+from webhook_shared.dictionaries.store import Dictionaries
 from webhook_shared.redis import REDIS_TROUBLE, Client, Script
-from webhook_shared.tenant_keys import KeyDamaged, TenantKey
+from webhook_shared.sealing import tenant_keys
+from webhook_shared.sealing.errors import (
+    KeysDestroyed,
+    Undecodable,
+    UnknownDictionary,
+    UnknownFormat,
+    UnknownKey,
+    UnusableKey,
+)
+from webhook_shared.sealing.master_keys import MasterKeyMissing, MasterKeys
+from webhook_shared.sealing.tenant_keys import KeyDamaged, TenantKey
 
 log = structlog.get_logger()
 
@@ -65,37 +74,6 @@ OPENED_KEYS = 8192
 OWNERS = 8192
 KEY_TABLES = "tenantkeys"
 """SET of every tenant that has a key table."""
-
-
-class EnvelopeError(Exception):
-    """The bytes can't be opened."""
-
-
-class Undecodable(EnvelopeError):
-    """Tampered with, cut short, bound to something else, or never ours. Final."""
-
-
-class UnknownFormat(EnvelopeError):
-    """Of a suite or codec that this version does not know; a newer one may."""
-
-
-class UnknownKey(EnvelopeError):
-    """Sealed under a tenant key that the key table does not have (now)."""
-
-
-class KeysDestroyed(UnknownKey):
-    """All that the tenant's keys ever sealed is unreadable, on purpose."""
-
-    def __init__(self) -> None:
-        super().__init__("the tenant's keys have been destroyed")
-
-
-class UnusableKey(UnknownKey):
-    """The key table has the key, and it does not open: it was changed, or its master key is not here."""
-
-
-class UnknownDictionary(UnknownKey):
-    """Compressed with a dictionary that is not here (now); as with a key, `prepare` looks again."""
 
 
 @dataclass

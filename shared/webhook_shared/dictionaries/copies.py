@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 from pydantic import SecretStr
 
-from webhook_shared.dictionary_store import Dictionaries
-from webhook_shared.master_keys import MasterKeys, Purpose
-from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.dictionaries.store import Dictionaries
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore, ObjectTrouble
 from webhook_shared.redis import Backoff
+from webhook_shared.sealing.master_keys import MasterKeys, Purpose
 
 log = structlog.get_logger()
 

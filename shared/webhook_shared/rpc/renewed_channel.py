@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import grpc
 
+from webhook_shared.rpc.tls import CertificateFiles, Pem
 from webhook_shared.tasks import ended
-from webhook_shared.tls import CertificateFiles, Pem
 
 # Calls that were begun in the same moment as the change have passed the interceptors by then.
 SETTLED_AFTER_S = 1.0

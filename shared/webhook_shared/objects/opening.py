@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from webhook_shared.objects import ObjectStorageSection, ObjectStore
-from webhook_shared.objects_directory import DirectoryObjectStore
+from webhook_shared.objects.directory import DirectoryObjectStore
+from webhook_shared.objects.protocol import ObjectStorageSection, ObjectStore
 
 
 @asynccontextmanager
@@ -16,7 +16,7 @@ async def opened(settings: ObjectStorageSection) -> AsyncIterator[ObjectStore]:
         yield DirectoryObjectStore(settings.directory)
         return
     # Only with a bucket: the driver costs a process that has none 40 MB and half a second.
-    from webhook_shared.objects_s3 import bucket  # noqa: PLC0415  # see above
+    from webhook_shared.objects.s3 import bucket  # noqa: PLC0415  # see above
 
     async with bucket(settings) as store:
         yield store

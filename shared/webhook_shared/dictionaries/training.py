@@ -1,4 +1,4 @@
-"""Makes a dictionary of samples: `python -m webhook_shared.dictionary_training` is the process that does.
+"""Makes a dictionary of samples: `python -m webhook_shared.dictionaries.training` is the process that does.
 
 It takes a `Task` as JSON on standard input and gives a `Trained` on standard output. Samples come and go in
 memory alone; nothing is written anywhere. A process of its own, at the lowest priority, because scrubbing
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 
 import zstandard
 
-from webhook_shared.scrubbing import Scrubber, Vocabulary, Walk, learned
+from webhook_shared.dictionaries.scrubbing import Scrubber, Vocabulary, Walk, learned
 
 TRIED_SHARE = 4
 """One sample in so many is not trained on but tried on."""

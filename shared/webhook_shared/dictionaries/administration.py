@@ -11,10 +11,11 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from webhook_shared import compression
-from webhook_shared.dictionary_store import Entry
-from webhook_shared.dictionary_trainer import Trainer
-from webhook_shared.envelope import Keyring, UnknownKey
+from webhook_shared.dictionaries.store import Entry
+from webhook_shared.dictionaries.trainer import Trainer
 from webhook_shared.errors import FailedPrecondition, InvalidArgument
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import UnknownKey
 
 
 class DictionaryAdministration:

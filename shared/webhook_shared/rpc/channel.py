@@ -12,9 +12,9 @@ from grpc.aio import ClientCallDetails
 from pydantic import SecretStr
 
 from webhook_shared import telemetry
-from webhook_shared.renewed_channel import RenewedChannel
+from webhook_shared.rpc.renewed_channel import RenewedChannel
+from webhook_shared.rpc.tls import CertificateFiles, Pem, channel_credentials, refuse_plain_text
 from webhook_shared.settings import TlsSection
-from webhook_shared.tls import CertificateFiles, Pem, channel_credentials, refuse_plain_text
 
 PLAIN = TlsSection()
 """No certificates: plain text, and only on this machine."""

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from webhook_shared.objects import MOST_NAMES, ObjectMissing, ObjectTrouble
+from webhook_shared.objects.protocol import MOST_NAMES, ObjectMissing, ObjectTrouble
 
 _PART = ".part"
 

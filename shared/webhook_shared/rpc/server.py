@@ -15,17 +15,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from webhook_shared import telemetry
-from webhook_shared.channel import LARGEST_MESSAGE_BYTES, PLAIN
-from webhook_shared.identity import Authenticator, Role
-from webhook_shared.interceptors import ByName, Guarded, UnaryTraced
-from webhook_shared.settings import TlsSection
-from webhook_shared.tasks import ended
-from webhook_shared.tls import (
+from webhook_shared.rpc.channel import LARGEST_MESSAGE_BYTES, PLAIN
+from webhook_shared.rpc.identity import Authenticator, Role
+from webhook_shared.rpc.interceptors import ByName, Guarded, UnaryTraced
+from webhook_shared.rpc.tls import (
     CertificateFiles,
     refuse_plain_text,
     server_credentials,
     stays_on_this_machine,
 )
+from webhook_shared.settings import TlsSection
+from webhook_shared.tasks import ended
 
 log = structlog.get_logger()
 

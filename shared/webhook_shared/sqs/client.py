@@ -16,7 +16,7 @@ import orjson
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from webhook_shared.migration import MigrationSection
+from webhook_shared.sqs.migration import MigrationSection
 from webhook_shared.telemetry import log
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html

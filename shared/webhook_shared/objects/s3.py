@@ -16,7 +16,7 @@ import structlog
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from webhook_shared.objects import (
+from webhook_shared.objects.protocol import (
     DEADLINE_S,
     MOST_NAMES,
     ObjectMissing,

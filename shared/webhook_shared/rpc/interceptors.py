@@ -19,8 +19,8 @@ from webhook_shared.errors import (
     Unauthenticated,
     Unavailable,
 )
-from webhook_shared.identity import Authenticator, Caller, Role, set_caller
 from webhook_shared.redis import REDIS_TROUBLE
+from webhook_shared.rpc.identity import Authenticator, Caller, Role, set_caller
 
 log = structlog.get_logger()
 

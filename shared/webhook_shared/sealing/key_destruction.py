@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from webhook_shared.envelope import KEY_TABLE_AGE_S
 from webhook_shared.redis import Client, Script
+from webhook_shared.sealing.envelope import KEY_TABLE_AGE_S
 
 NOTICED_AFTER_S = KEY_TABLE_AGE_S + 1.0
 """By then every process that Redis answers has noticed, and seals nothing more with what it remembers."""

@@ -17,14 +17,15 @@ from dataclasses import dataclass, replace
 import structlog
 from prometheus_client import Counter
 
-from webhook_shared import dictionary_training as training
-from webhook_shared.dictionary_samples import Samples
-from webhook_shared.dictionary_settings import DictionarySection
-from webhook_shared.dictionary_store import Dictionaries, Entry
-from webhook_shared.envelope import EnvelopeError, Keyring, UnknownKey
+from webhook_shared.dictionaries import training
+from webhook_shared.dictionaries.samples import Samples
+from webhook_shared.dictionaries.settings import DictionarySection
+from webhook_shared.dictionaries.store import Dictionaries, Entry
 from webhook_shared.errors import Aborted, FailedPrecondition
-from webhook_shared.objects import ObjectTrouble
+from webhook_shared.objects.protocol import ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client, RedisError
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import EnvelopeError, UnknownKey
 
 log = structlog.get_logger()
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 from pydantic import SecretStr
 
-from webhook_shared.master_keys import MasterKeyMissing, MasterKeys, Purpose
 from webhook_shared.redis import Client, RedisError, Script
+from webhook_shared.sealing.master_keys import MasterKeyMissing, MasterKeys, Purpose
 
 STREAM = "webhook-audit"
 HEAD = f"head:{{{STREAM}}}"

@@ -22,10 +22,11 @@ import structlog
 from webhook_shared import compression
 from webhook_shared.compression import Dictionary
 from webhook_shared.redis import Client, Script
+from webhook_shared.sealing.errors import EnvelopeError
 
 if TYPE_CHECKING:
-    from webhook_shared.dictionary_copies import Copies
-    from webhook_shared.envelope import Keyring
+    from webhook_shared.dictionaries.copies import Copies
+    from webhook_shared.sealing.envelope import Keyring
 
 log = structlog.get_logger()
 
@@ -162,8 +163,6 @@ class Dictionaries:
                 self._in_use[tenant, entry.name] = here
 
     async def _fetch(self, tenant: str, one: str, entry: Entry | None, keyring: Keyring) -> None:
-        from webhook_shared.envelope import EnvelopeError  # noqa: PLC0415  # which imports this module
-
         sealed: Any = await self._client.get(_key(tenant, one))
         if sealed is None and self._copies is not None:
             sealed = await self._copies.get(tenant, one)
@@ -199,8 +198,6 @@ class Dictionaries:
 
     async def recall(self, tenant: str, keyring: Keyring) -> None:
         """Have what was missed at hand, from Redis or from its copies; nothing is written."""
-        from webhook_shared.envelope import EnvelopeError  # noqa: PLC0415  # which imports this module
-
         for one in self._missed.pop(tenant, set()):
             sealed: Any = await self._client.get(_key(tenant, one))
             if sealed is None and self._copies is not None:

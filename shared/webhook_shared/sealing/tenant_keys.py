@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from webhook_shared.master_keys import MasterKey, MasterKeyMissing, MasterKeys, Purpose
+from webhook_shared.sealing.master_keys import MasterKey, MasterKeyMissing, MasterKeys, Purpose
 
 KEY_ID_BYTES = 8
 KEY_BYTES = 32

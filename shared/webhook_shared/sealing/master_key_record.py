@@ -11,11 +11,11 @@ from typing import Any
 
 import structlog
 
-from webhook_shared.envelope import KEY_TABLES, table
-from webhook_shared.master_keys import RECORD, MasterKey, MasterKeys
-from webhook_shared.objects import ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import ObjectMissing, ObjectStore, ObjectTrouble
 from webhook_shared.redis import REDIS_TROUBLE, Backoff, Client
-from webhook_shared.tenant_keys import wrapped_under
+from webhook_shared.sealing.envelope import KEY_TABLES, table
+from webhook_shared.sealing.master_keys import RECORD, MasterKey, MasterKeys
+from webhook_shared.sealing.tenant_keys import wrapped_under
 
 log = structlog.get_logger()
 

@@ -66,7 +66,7 @@ class Vocabulary:
 @cache
 def public() -> Vocabulary:
     """The words of well-known senders' APIs, the same for everybody; no keys."""
-    file = files("webhook_shared") / "dictionaries" / "vocabulary.yaml"
+    file = files("webhook_shared") / "dictionaries" / "shipped" / "vocabulary.yaml"
     read = yaml.safe_load(file.read_text(encoding="utf-8"))
     return Vocabulary(
         keys=frozenset(),

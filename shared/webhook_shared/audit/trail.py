@@ -18,13 +18,13 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from prometheus_client import Counter
 
-from webhook_shared.audit_chain import AuditChain, Contended, Seal
-from webhook_shared.audit_settings import AuditedSection
+from webhook_shared.audit.chain import AuditChain, Contended, Seal
+from webhook_shared.audit.settings import AuditedSection
 from webhook_shared.errors import ServiceError
-from webhook_shared.identity import caller
 from webhook_shared.journal import Journal
-from webhook_shared.master_keys import MasterKeys
 from webhook_shared.redis import Client, RedisError
+from webhook_shared.rpc.identity import caller
+from webhook_shared.sealing.master_keys import MasterKeys
 from webhook_shared.tasks import ended
 
 GATHERED_S = 1.0

@@ -24,11 +24,12 @@ from typing import NamedTuple
 import structlog
 from pydantic import SecretStr
 
-from webhook_shared.envelope import Keyring, KeysDestroyed, UnknownKey
-from webhook_shared.master_keys import MasterKeys, Purpose
-from webhook_shared.objects import MOST_NAMES, ObjectMissing, ObjectStore, ObjectTrouble
+from webhook_shared.objects.protocol import MOST_NAMES, ObjectMissing, ObjectStore, ObjectTrouble
 from webhook_shared.redis import Backoff
-from webhook_shared.tenant_keys import wrapped_under
+from webhook_shared.sealing.envelope import Keyring
+from webhook_shared.sealing.errors import KeysDestroyed, UnknownKey
+from webhook_shared.sealing.master_keys import MasterKeys, Purpose
+from webhook_shared.sealing.tenant_keys import wrapped_under
 
 log = structlog.get_logger()
 

@@ -1,0 +1,1 @@
+"""Calls between services: servers, channels, who is calling, and certificates."""

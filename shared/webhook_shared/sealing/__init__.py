@@ -1,0 +1,1 @@
+"""Sealed bytes and the keys that seal them: master keys wrap those of tenants, these those of the data."""
