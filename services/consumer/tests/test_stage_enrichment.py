@@ -6,6 +6,7 @@ import time
 from webhook.context.v1.context_service_pb2 import Append, BatchGetContextsRequest, UpdateContextRequest
 from webhook_consumer.entry import DONE, Cause, Entry
 from webhook_consumer.metrics import ENRICHMENTS
+from webhook_consumer.stages import enrichment as stage_two
 from webhook_consumer.stages.enrichment import EnrichmentStage
 from webhook_consumer.workers import handling
 from webhook_shared.errors import InvalidArgument, NotFound, Unavailable
@@ -55,6 +56,55 @@ async def test_a_changed_context_is_understood_and_the_next_time_only_the_news_i
         "opened",
         1_790_000_000,
     )
+
+
+class Lateness:
+    """Of events; looked at by stage two."""
+
+    def __init__(self, *times_s):
+        self.times_s = list(times_s)
+        self.looks = 0
+
+    def __call__(self):
+        self.looks += 1
+        return self.times_s.pop(0) if len(self.times_s) > 1 else self.times_s[0]
+
+
+class NothingKnown:
+    """A context store in which there is nothing; asked when a stage goes to work."""
+
+    asked = 0
+
+    async def known(self, *_, **__):
+        self.asked += 1
+        raise NotFound("CONTEXT_NOT_FOUND", "there is no such context")
+
+
+class Intelligent:
+    """Has nothing to do."""
+
+    async def analyze(self, _):
+        raise AssertionError
+
+
+ENTRY = Entry(b"1-0", {b"tenant": b"default", b"context_id": b"c:1"})
+
+
+async def test_while_events_are_late_contexts_wait():
+    late, contexts = Lateness(3.0, 0.5, 0.1), NothingKnown()
+    began = time.monotonic()
+    await EnrichmentStage(contexts, Intelligent(), late_s=late).handle([ENTRY])
+    assert (late.looks, contexts.asked) == (3, 1)
+    assert time.monotonic() - began >= 2 * stage_two.LOOKS_EVERY_S
+
+
+async def test_they_do_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(stage_two, "GIVES_WAY_S", 0.2)
+    late, contexts = Lateness(60.0), NothingKnown()
+    began = time.monotonic()
+    await EnrichmentStage(contexts, Intelligent(), late_s=late).handle([ENTRY])
+    assert contexts.asked == 1
+    assert time.monotonic() - began >= 0.2
 
 
 async def test_what_a_model_has_left_for_later_is_sent_again(town):

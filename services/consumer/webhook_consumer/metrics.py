@@ -99,6 +99,7 @@ oldest_age = Gauge(
 )
 quarantined = Gauge("webhook_queue_quarantined", "Verified deliveries kept because they can't be parsed.")
 paused = Gauge("webhook_stage_paused", "Batches that wait for something that the stage needs.", ["stage"])
+giving_way = Gauge("webhook_enrichment_giving_way", "Batches of contexts that wait while events are late.")
 stream_lost = Counter(
     "webhook_stream_lost",
     "Times that a stream, its group or an entry's body was gone: data may be lost.",

@@ -172,7 +172,10 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
         await stack.enter_async_context(_kept(archive, client, lanes, webhook))
         events = archive.of(EventStage(Opener(keyring), normalize, contexts, archive.forgotten))
         enrichment = EnrichmentStage(
-            contexts, intelligence, settle_s=consumer.enrichment.settle_delay.total_seconds()
+            contexts,
+            intelligence,
+            settle_s=consumer.enrichment.settle_delay.total_seconds(),
+            late_s=partial(_late_s, workers),
         )
         stages: dict[str, tuple[Handler, Limits, metrics.StageMetrics]] = {
             "events": (
@@ -297,6 +300,11 @@ async def _reading(workers: list[Worker], silence_s: float) -> None:
     silent = [worker for worker in workers if worker.silent_s > silence_s]
     if silent:
         raise RuntimeError(f"{len(silent)} stages do not read")
+
+
+def _late_s(workers: list[Worker]) -> float:
+    """How late events are, seconds."""
+    return max((worker.late_s for worker in workers if worker.stage == metrics.EVENTS.stage), default=0.0)
 
 
 def _milliseconds(seconds: float) -> int:

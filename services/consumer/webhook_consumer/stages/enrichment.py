@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ import grpc
 from webhook_shared import telemetry
 from webhook_shared.errors import ServiceError
 
+from webhook_consumer import metrics
 from webhook_consumer.context_client import ETAG_MISMATCH, ContextClient
 from webhook_consumer.entry import DONE, Cause, Dead, Entry, Failure, Outcome, Retry
 from webhook_consumer.failures import blame
@@ -30,6 +31,10 @@ MOST_EVENTS = 1000
 DEFERRED_EVENTS = 256
 # One context alone that can't be had may be that context's own trouble; it would hold up a worker for ever.
 FEWEST_AWAY = 2
+# Events that have waited for so long are late; contexts then wait to be understood, a batch so long at most.
+LATE_S = 0.25
+GIVES_WAY_S = 5.0
+LOOKS_EVERY_S = 0.05
 CHANGING = Retry("the context changes faster than it is understood", patient=True, failure=Failure.CONTENDED)
 
 
@@ -37,23 +42,30 @@ class EnrichmentStage:
     """Has the contexts of a batch understood, and writes that back.
 
     Enrichment is only ever late: an outage of a model provider, or of intelligence, delays it for as long
-    as it takes. A context that changed meanwhile gets what was understood of it, stays marked as changed,
-    and comes again a little later for the rest: to a busy one understanding it again at once would only be
-    work that is out of date when it is done.
+    as it takes, and while events are late it gives way to them. A context that changed meanwhile gets what
+    was understood of it, stays marked as changed, and comes again a little later for the rest: to a busy one
+    understanding it again at once would only be work that is out of date when it is done.
 
     Args:
         contexts: The context store.
         intelligence: Understands.
         settle_s: How long after it was queued a context is read. What happens to it meanwhile is understood
             with it; where contexts have waited for longer anyway, nothing is waited for.
+        late_s: How late events are just now.
     """
 
     def __init__(
-        self, contexts: ContextClient, intelligence: IntelligenceClient, *, settle_s: float = 0.0
+        self,
+        contexts: ContextClient,
+        intelligence: IntelligenceClient,
+        *,
+        settle_s: float = 0.0,
+        late_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._contexts = contexts
         self._intelligence = intelligence
         self._settle_s = settle_s
+        self._late_s = late_s
 
     async def handle(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
         """One outcome per entry, in order.
@@ -65,6 +77,7 @@ class EnrichmentStage:
         # A context that stands here twice is understood once.
         wheres = list(dict.fromkeys(where for where in named if all(where)))
         await self._settled(entries)
+        await self._give_way()
         with _traced(entries):
             found = await self._understood(wheres)
         nameless = Dead(Cause.UNDECODABLE, "not a context: it lacks tenant or context_id")
@@ -76,6 +89,13 @@ class EnrichmentStage:
         left_s = min(newest_ms / 1000 + self._settle_s - time.time(), self._settle_s)
         if left_s > 0:
             await asyncio.sleep(left_s)
+
+    async def _give_way(self) -> None:
+        # What happens meanwhile is understood along with the rest, so what is put off also becomes less.
+        until = time.monotonic() + GIVES_WAY_S
+        with metrics.giving_way.track_inprogress():
+            while self._late_s() > LATE_S and time.monotonic() < until:  # noqa: ASYNC110  # nobody rings
+                await asyncio.sleep(LOOKS_EVERY_S)
 
     async def _understood(self, wheres: Sequence[Where]) -> dict[Where, Outcome]:
         outcomes: dict[Where, Outcome] = {}
