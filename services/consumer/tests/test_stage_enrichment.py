@@ -65,7 +65,7 @@ class Lateness:
         self.times_s = list(times_s)
         self.looks = 0
 
-    def __call__(self):
+    async def __call__(self):
         self.looks += 1
         return self.times_s.pop(0) if len(self.times_s) > 1 else self.times_s[0]
 

@@ -9,7 +9,6 @@ from webhook_consumer import metrics
 from webhook_consumer.entry import DONE, Cause, Dead, Outage, Retry
 from webhook_consumer.failures.retry import RetryPolicy
 from webhook_consumer.queue.redis import START, Delayed, StreamLost
-from webhook_consumer.workers import worker as worker_module
 from webhook_consumer.workers.worker import Worker
 
 
@@ -420,15 +419,17 @@ async def _has_dead(lab, count):
     return len(await lab.dead()) == count
 
 
-async def test_it_tells_how_late_its_queue_is_and_forgets_that(lab, monkeypatch):
-    monkeypatch.setattr(worker_module, "TELLS_FOR_S", 0.5)
-    await lab.publish(1)
-    await asyncio.sleep(0.3)
+async def test_a_queue_tells_how_long_its_oldest_waits(lab):
     async with lab.queue() as queue:
-        worker = Worker(queue, lab.handler(), lab.limits, lab.policy, metrics.EVENTS)
-        assert worker.late_s == 0
-        async with worker:
-            await lab.until(lambda: worker.late_s >= 0.3)
-            await lab.until(lambda: worker.late_s == 0)
-            await lab.publish(1)
-            await lab.until(lambda: 0 < worker.late_s < 0.3)
+        assert await queue.late_s() == 0
+        await queue.join()
+        assert await queue.late_s() == 0
+        await lab.publish(2)
+        await asyncio.sleep(0.3)
+        await lab.publish(1)
+        assert 0.3 <= await queue.late_s() < 10
+        # Who was given one works on it: it waits no longer.
+        assert len(await queue.read(2)) == 2
+        assert await queue.late_s() < 0.3
+        assert len(await queue.read(1)) == 1
+        assert await queue.late_s() == 0

@@ -51,7 +51,7 @@ from webhook_consumer.normalize import Normalizer
 from webhook_consumer.opener import Opener
 from webhook_consumer.policies import breaker_policy, retry_budget, retry_policy
 from webhook_consumer.queue.protocol import EventQueue
-from webhook_consumer.queue.redis import Lane, RedisQueue
+from webhook_consumer.queue.redis import QUEUE_TROUBLE, Lane, RedisQueue
 from webhook_consumer.servicer import ConsumerAdmin
 from webhook_consumer.settings import ConsumerSection, ConsumerSettings, ConsumerWebhook
 from webhook_consumer.stages.enrichment import EnrichmentStage
@@ -175,7 +175,7 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
             contexts,
             intelligence,
             settle_s=consumer.enrichment.settle_delay.total_seconds(),
-            late_s=partial(_late_s, workers),
+            late_s=partial(_late_s, queues),
         )
         stages: dict[str, tuple[Handler, Limits, metrics.StageMetrics]] = {
             "events": (
@@ -302,9 +302,13 @@ async def _reading(workers: list[Worker], silence_s: float) -> None:
         raise RuntimeError(f"{len(silent)} stages do not read")
 
 
-def _late_s(workers: list[Worker]) -> float:
-    """How late events are, seconds."""
-    return max((worker.late_s for worker in workers if worker.stage == metrics.EVENTS.stage), default=0.0)
+async def _late_s(queues: list[RedisQueue]) -> float:
+    """How late events are, seconds; 0 where that can't be seen."""
+    of_events = [queue.late_s() for queue in queues if queue.lane.stage == metrics.EVENTS.stage]
+    try:
+        return max(await asyncio.gather(*of_events))
+    except QUEUE_TROUBLE:
+        return 0.0
 
 
 def _milliseconds(seconds: float) -> int:

@@ -188,6 +188,7 @@ class RedisQueue:
         self._unpark, self._abandon, self._reap = (_plain(name) for name in ("unpark", "abandon", "reap"))
         self._claim = _plain("claim")
         self._promote, self._stats = _plain("due", "promote"), _plain("due", "stats")
+        self._late = _plain("entry", "late")
 
     @property
     def name(self) -> str:
@@ -385,6 +386,10 @@ class RedisQueue:
         return Counts(
             waiting, in_flight, delayed + parked, due, dead, oldest if oldest >= 0 else None, parked
         )
+
+    async def late_s(self) -> float:
+        """How long the oldest entry that nobody was given yet has waited, by the server's clock, seconds."""
+        return float(await self._late(self._client, [self.lane.stream], [self.lane.group])) / 1000
 
     async def consumers(self) -> list[tuple[str, int, int]]:
         """Name, entries in flight and idle time (ms) of each consumer of the group, by name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -34,8 +34,12 @@ FEWEST_AWAY = 2
 # Events that have waited for so long are late; contexts then wait to be understood, a batch so long at most.
 LATE_S = 0.25
 GIVES_WAY_S = 5.0
-LOOKS_EVERY_S = 0.05
+LOOKS_EVERY_S = 0.25
 CHANGING = Retry("the context changes faster than it is understood", patient=True, failure=Failure.CONTENDED)
+
+
+async def _never() -> float:
+    return 0.0
 
 
 class EnrichmentStage:
@@ -60,7 +64,7 @@ class EnrichmentStage:
         intelligence: IntelligenceClient,
         *,
         settle_s: float = 0.0,
-        late_s: Callable[[], float] = lambda: 0.0,
+        late_s: Callable[[], Awaitable[float]] = _never,
     ) -> None:
         self._contexts = contexts
         self._intelligence = intelligence
@@ -94,7 +98,7 @@ class EnrichmentStage:
         # What happens meanwhile is understood along with the rest, so what is put off also becomes less.
         until = time.monotonic() + GIVES_WAY_S
         with metrics.giving_way.track_inprogress():
-            while self._late_s() > LATE_S and time.monotonic() < until:  # noqa: ASYNC110  # nobody rings
+            while await self._late_s() > LATE_S and time.monotonic() < until:  # noqa: ASYNC110  # nobody rings
                 await asyncio.sleep(LOOKS_EVERY_S)
 
     async def _understood(self, wheres: Sequence[Where]) -> dict[Where, Outcome]:

@@ -28,8 +28,6 @@ from webhook_consumer.workers.upkeep import Upkeep
 
 # More deliveries than this without an end look like an entry that kills its worker. It runs alone then.
 SUSPICIOUS_DELIVERIES = 5
-# What the last batch tells of the queue holds for so long.
-TELLS_FOR_S = 1.0
 # So often started alone without coming to an end: it does.
 MOST_ACCUSATIONS = 2
 
@@ -94,7 +92,6 @@ class Worker:
         )
         self._stopping = asyncio.Event()
         self._alone = asyncio.Lock()
-        self._dwelled_s, self._told_at = 0.0, float("-inf")
         self._reading: asyncio.Task[None]
         self._working: list[asyncio.Task[None]] = []
         self._keeping: list[asyncio.Task[None]] = []
@@ -104,16 +101,6 @@ class Worker:
     def silent_s(self) -> float:
         """How long reading has not succeeded though there was room, seconds."""
         return self._reader.silent_s
-
-    @property
-    def late_s(self) -> float:
-        """How long the last batch had been queued when its turn came, seconds; 0 where that is long ago."""
-        return self._dwelled_s if time.monotonic() - self._told_at < TELLS_FOR_S else 0.0
-
-    @property
-    def stage(self) -> str:
-        """Whose entries it works on."""
-        return self._metrics.stage
 
     async def __aenter__(self) -> Self:
         start = asyncio.create_task
@@ -165,8 +152,7 @@ class Worker:
             return
         # Of tools that take turns the first entry need not be the oldest.
         queued_ms = int(min(map(ID, batch)).partition(b"-")[0])
-        self._dwelled_s, self._told_at = time.time() - queued_ms / 1000, time.monotonic()
-        self._metrics.dwell.observe(self._dwelled_s, len(batch))
+        self._metrics.dwell.observe(time.time() - queued_ms / 1000, len(batch))
         if self._buffer.is_suspect(batch[0]):
             await self._run_alone(batch[0])
         else:
