@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
 from webhook.ingest.v1 import migration_service_pb2, migration_service_pb2_grpc
 from webhook_shared import redis as store
 from webhook_shared.rpc.channel import connected
@@ -36,6 +37,7 @@ class Stand:
             await self._stack.aclose()
 
 
+@pytest.mark.timeout(300)
 async def test_moving_to_redis_and_back_and_over_again_loses_nothing_and_does_nothing_twice(
     town: Town, server: str, redis: store.Client
 ) -> None:
