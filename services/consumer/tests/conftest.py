@@ -38,8 +38,9 @@ from webhook.status.v1.status_pb2 import ItemStatus
 from webhook_consumer import metrics
 from webhook_consumer.entry import DONE, Entry, Outcome
 from webhook_consumer.failures.retry import RetryPolicy
-from webhook_consumer.queue.redis import Lane, RedisQueue
-from webhook_consumer.settings import ConsumerSettings
+from webhook_consumer.lanes import enrichment_lane, event_lanes
+from webhook_consumer.queue.redis import RedisQueue
+from webhook_consumer.settings import ConsumerSection, ConsumerSettings
 from webhook_consumer.wiring import running
 from webhook_consumer.workers.worker import Limits, Worker
 from webhook_shared import redis as store
@@ -50,9 +51,10 @@ from webhook_shared.sealing.envelope import Keyring
 from webhook_shared.settings import RedisSection
 from webhook_shared.tasks import ended
 
+from conftest import on_cluster
 from shared.tests import sqs_server as servers
 
-LANE = Lane("events", "webhook-events", "webhook-processors", "webhook-events-dlq")
+[LANE] = event_lanes(ConsumerSection(), on_cluster=on_cluster())
 LIMITS = Limits(workers=4, batch=10, prefetch=100, idle_ms=60_000, drain_s=2.0)
 POLICY = RetryPolicy(max_retries=3, base_s=0.02, cap_s=0.1)
 SOON_S = 15.0
@@ -344,9 +346,7 @@ class Town(Lab):
         self.keyring = Keyring(redis, MASTER)
         self.context_address = f"127.0.0.1:{free_port()}"
         self.intelligence_address = f"127.0.0.1:{free_port()}"
-        self.enrichment = Lane(
-            "enrichment", "webhook-enrichment", "webhook-enrichers", "webhook-enrichment-dlq"
-        )
+        self.enrichment = enrichment_lane(ConsumerSection(), on_cluster=on_cluster())
 
     def context_store(self) -> Any:
         """The context store, serving while inside."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import astuple
 
 import pytest
 from webhook_consumer.queue.redis import START
@@ -33,7 +34,8 @@ from webhook_consumer.workers.worker import Limits, Worker
 from webhook_shared import redis as store
 from webhook_shared.settings import RedisSection
 
-LANE = Lane("events", "webhook-events", "webhook-processors", "webhook-events-dlq")
+LANE = Lane(*sys.argv[2:])
+
 
 class Handler:
     async def handle(self, entries):
@@ -77,6 +79,7 @@ async def test_what_kills_its_process_ends_in_the_dead_letters_and_its_neighbour
         "-c",
         PROGRAM,
         lab.settings.addresses[0],
+        *astuple(lab.lane),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )

@@ -8,6 +8,8 @@ from webhook_consumer.entry import DONE, Retry
 from webhook_consumer.metrics import stream_lost
 from webhook_shared.settings import RedisSection
 
+from conftest import on_cluster
+
 CHUNK = 65_536
 
 
@@ -64,6 +66,7 @@ class Wire:
             writer.close()
 
 
+@pytest.mark.skipif(on_cluster(), reason="a Cluster tells where it is, and nothing stands between")
 async def test_what_was_delivered_into_a_connection_that_broke_is_found(lab):
     handler = lab.handler()
     async with Wire().to(lab.settings) as wire, lab.worker(handler, settings=wire.settings) as queue:

@@ -26,7 +26,7 @@ from webhook_shared.rpc.identity import ApiKeys, Role
 from webhook_shared.sealing.envelope import Keyring
 from webhook_shared.sealing.errors import UnknownKey
 
-from services.context.tests.conftest import MASTER_KEY
+from services.context.tests.conftest import MASTER_KEY, keys_of
 from services.context.tests.neighbours import neighbours
 from services.context.tests.test_tiers import ISSUE, full, lifecycle
 
@@ -89,7 +89,7 @@ async def statement(house: Any, told: list[Any]) -> dict[str, Any]:
 async def everything(redis: Client, cold: ObjectStorageSection) -> bytes:
     """Every key, every value of every type, and every object."""
     found: list[bytes] = []
-    async for key in redis.scan_iter():
+    for key in await keys_of(redis, "*"):
         found += [key, await redis.dump(key) or b""]
         match await redis.type(key):
             case b"hash":
@@ -278,7 +278,7 @@ async def test_of_a_tenant_nothing_stays(
     await house.append(make("r", tenant="rival", text="of another one"))
     sealed = {
         name: value
-        async for key in redis.scan_iter("ctx:{acme*")
+        for key in await keys_of(redis, "ctx:{acme*")
         if await redis.type(key) == b"hash"
         for name, value in (await redis.hgetall(key)).items()
     }
@@ -287,7 +287,7 @@ async def test_of_a_tenant_nothing_stays(
     assert failure is None
     assert counts(told)["contexts"] == (2, 2)
     assert counts(told)["keys"] == (1, 1)
-    left = {key async for key in redis.scan_iter("*acme*")}
+    left = await keys_of(redis, "*acme*")
     assert left <= {b"tenantkey:{acme}", b"erasures:{acme}"}
     assert await redis.hkeys("tenantkey:{acme}") == [b"destroyed"]
     assert PLANTED.encode() not in await everything(redis, cold)

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 from webhook.context.v1 import context_admin_service_pb2 as admin_pb2
 from webhook_context.store import keys
+from webhook_context.store.contexts_redis import RedisContexts
 from webhook_context.writing.quota_settings import ContextQuotasSection, TenantQuotaSection
+from webhook_context.writing.quotas import Quotas
 from webhook_shared.redis import Client
+
+from services.context.tests.conftest import keys_of
 
 FEW, SMALL = TenantQuotaSection(max_contexts=3), TenantQuotaSection(max_bytes=20_000)
 QUOTAS = ContextQuotasSection(tenants={"acme": FEW, "umbrella": SMALL})
@@ -41,8 +45,7 @@ async def test_of_many_writers_only_so_many_make_contexts(
             for house in (one, other)
         ]
         results = [result for answered in await asyncio.gather(*calls) for result in answered]
-        held = [key async for key in redis.scan_iter("ctx:{acme:*}")]
-        assert len(held) == 3
+        assert len(await keys_of(redis, "ctx:{acme:*}")) == 3
         assert sorted(set(reasons(results))) == ["", OUT_OF_CONTEXTS]
         assert (await quota(one, "acme"))[:2] == (3, 3)
         # What is there may still grow, and what is there already was not refused.
@@ -103,3 +106,24 @@ async def test_without_limits_nothing_is_counted(
         await house.append(make("e1"))
         assert await quota(house, "acme") == (1, 0, 0, 0)
     assert not await redis.exists(keys.usage("acme"))
+
+
+@pytest.mark.parametrize("is_written_first", [False, True])
+async def test_a_count_beside_a_writer_is_never_too_little(
+    open_limited: Any, make: Any, redis: Client, monkeypatch: Any, is_written_first: bool
+) -> None:
+    write, umbrella = RedisContexts.append, []
+
+    async def counted_meanwhile(store: RedisContexts, entries: Any) -> Any:
+        umbrella.append(Quotas(redis, store, QUOTAS))
+        results = await write(store, entries) if is_written_first else None
+        await umbrella[0].count("umbrella")
+        return results or await write(store, entries)
+
+    monkeypatch.setattr(RedisContexts, "append", counted_meanwhile)
+    async with open_limited() as house:
+        one = "github:a/b:issue:1"
+        assert reasons(await house.append(make("e1", one, tenant="umbrella", payload=bytes(256)))) == [""]
+        lying = int(await redis.hget(keys.context("umbrella", one), "bytes") or 0)
+        assert (await quota(house, "umbrella"))[3] >= lying > 0
+        assert await umbrella[0].count("umbrella") == lying

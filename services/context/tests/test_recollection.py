@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from webhook_context.domain.contexts import AsOf, Facts
+from webhook_context.store import keys
 from webhook_context.store.recollection import Recollection, marks_of
 from webhook_context.store.records import Records
 from webhook_shared.redis import Client
@@ -68,7 +69,7 @@ async def test_a_remembered_event_that_was_tampered_with_is_noticed(
 ) -> None:
     await house.append(make("e1", title="genuine"), make("e2"))
     assert (await house.get(ID)).title == "genuine"
-    [name] = [name async for name in redis.scan_iter(match="*octo/hello:issue:1*", _type="hash")]
+    name = keys.context("acme", ID)
     sealed = await redis.hget(name, "e:e1")
     assert sealed
     await redis.hset(name, "e:e1", sealed[:-1] + bytes([sealed[-1] ^ 1]))

@@ -18,7 +18,7 @@ from webhook_shared.objects.directory import DirectoryObjectStore
 from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.sealing.key_copies import KeyCopies
 
-from services.context.tests.conftest import MASTER_KEY
+from services.context.tests.conftest import MASTER_KEY, keys_of
 from services.context.tests.test_tiers import ISSUE, full, known, lifecycle, objects, until, without_place
 from shared.tests.s3_server import make_bucket, moto_server, section_of
 
@@ -56,7 +56,7 @@ def packs(cold: ObjectStorageSection) -> list[Path]:
 
 async def dump(redis: Any) -> dict[bytes, bytes]:
     """All of Redis but what a search index or a loop notes."""
-    found = [key async for key in redis.scan_iter() if key not in {b"ctxsweep", b"ctxorphansturn"}]
+    found = await keys_of(redis, "*") - {b"ctxsweep", b"ctxorphansturn"}
     return {key: await redis.dump(key) for key in sorted(found)}
 
 

@@ -28,7 +28,8 @@ Call = Callable[[bytes], Awaitable[bytes]]
 INTERNAL_KEY = "an internal key for measuring only, 0123456789"
 DEADLINE_S = 300.0
 GET = "/webhook.context.v1.ContextService/GetContext"
-QUIET_S, QUIET_SHARE = 1.0, 0.05
+# Longer than what works in the background rests.
+QUIET_S, QUIET_SHARE = 6.0, 0.05
 QUIET_WITHIN_S = 1800.0
 #: Nothing moves by itself while it is measured, and nothing is too small to be warm.
 CONFIGURATION = """\

@@ -170,19 +170,17 @@ class Search:
 
     async def keep_fresh(self) -> None:
         """Read what was touched, for as long as it runs, through every outage of Redis."""
-        backoff, loop = Backoff(), asyncio.get_running_loop()
+        backoff = Backoff()
         while True:
             await self._wake.wait()
             self._wake.clear()
-            began = loop.time()
             try:
                 await self._discover()
                 for tenant, kept in list(self._kept.items()):
                     if self._build_at_start or kept.built:
                         await asyncio.shield(self._refreshed(tenant, kept))
                 backoff.reset()
-                # Between searches the index takes a third of the time at most: writers come first.
-                await asyncio.sleep(max(self._rest_s(), 2 * (loop.time() - began)))
+                await asyncio.sleep(self._rest_s())
             except Exception as error:  # noqa: BLE001  # whatever it is, the reading goes on
                 log.warning("search.not_fresh", error=type(error).__name__)
                 self._wake.set()
@@ -298,9 +296,9 @@ class Search:
             await self._read_some(tenant, kept, ids)
             kept.reading.difference_update(ids)
             self._measure()
-            if not (kept.built or hurried or kept.asked):
-                # Nobody waits for a first building: it takes half of the time.
-                await asyncio.sleep(loop.time() - began)
+            if not (hurried or kept.asked):
+                # Nobody waits, and writers come first: half of the time for a first building, else a third.
+                await asyncio.sleep((2 if kept.built else 1) * (loop.time() - began))
 
     async def _read_some(self, tenant: str, kept: _Kept, ids: Sequence[str]) -> None:
         found = await self._store.read(tenant, ids, View(events=RECENT_EVENTS, vector=True, unpacked=True))

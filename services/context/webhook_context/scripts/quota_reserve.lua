@@ -1,7 +1,8 @@
 -- Makes room for events within a tenant's limits, or says which there is none for; in their order.
 -- KEYS: the list of its contexts | contexts that are about to be | what it uses.
 -- ARGV: most contexts or 0 | most bytes or 0 | then for each event its context and its bytes, at most.
--- Returns for each event 0 where there is room, 1 for one context too many, 2 for too many bytes.
+-- Returns for each event 0 where there is room, 1 for one context too many, 2 for too many bytes; and at last
+-- the number of the count in which this was reserved.
 
 -- Who reserved and was not heard of again has died: the context is in the list by then, or never will be.
 local ABOUT_TO_BE_MS = 60 * 1000
@@ -42,4 +43,5 @@ if reserved > 0 then
   redis.call('HINCRBY', KEYS[3], 'bytes', reserved)
   redis.call('HINCRBY', KEYS[3], 'since', reserved)
 end
+answers[#answers + 1] = tonumber(redis.call('HGET', KEYS[3], 'count') or 0)
 return answers

@@ -8,12 +8,14 @@ much, never too little; counting anew mends it. Who has no limit costs nothing.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import structlog
 from webhook_shared.errors import ResourceExhausted, ServiceError
 from webhook_shared.redis import Backoff, Client, Script
+from webhook_shared.redis.script import Call
 from webhook_shared.sweeps import takes
 
 from webhook_context import metrics
@@ -62,8 +64,8 @@ class Quotas:
         self._own = {name: Limits(one.max_contexts, one.max_bytes) for name, one in settings.tenants.items()}
         self._count_s = settings.count_interval.total_seconds()
         self._is_idle = not any(any(one) for one in (self._default, *self._own.values()))
-        self._reserve, self._count = (
-            Script.load("webhook_context", name) for name in ("quota_reserve", "quota_count")
+        self._reserve, self._give_back, self._count = (
+            Script.load("webhook_context", f"quota_{name}") for name in ("reserve", "settle", "count")
         )
 
     def limits(self, tenant: str) -> Limits:
@@ -81,14 +83,17 @@ class Quotas:
         """
         if self._is_idle or not any(any(self.limits(entry.tenant)) for entry in entries):
             return await write(entries)
-        refused = await self._refused(entries)
+        refused, counts = await self._reserved(entries)
         admitted = [entry for at, entry in enumerate(entries) if at not in refused]
         written = await write(admitted) if admitted else []
-        await self._settle((entry, result) for entry, result in zip(admitted, written, strict=True))
+        await self._settle(counts, zip(admitted, written, strict=True))
         each = iter(written)
         return [refused[at] if at in refused else next(each) for at in range(len(entries))]
 
-    async def _refused(self, entries: Sequence[Entry]) -> dict[int, Appended | ServiceError]:
+    async def _reserved(
+        self, entries: Sequence[Entry]
+    ) -> tuple[dict[int, Appended | ServiceError], dict[str, int]]:
+        """What there is no room for, by place; and by tenant the number of the count in which the rest is."""
         by_tenant: dict[str, list[int]] = {}
         for at, entry in enumerate(entries):
             if any(self.limits(entry.tenant)):
@@ -100,16 +105,18 @@ class Quotas:
                 arguments += [entries[at].context_id, _most_bytes(entries[at])]
             calls.append((_places(tenant), arguments))
         refused: dict[int, Appended | ServiceError] = {}
+        counts: dict[str, int] = {}
         replies = await self._reserve.batch(self._client, calls)
         for (tenant, places), reply in zip(by_tenant.items(), replies, strict=True):
             if isinstance(reply, Exception):
                 raise reply
-            for at, answer in zip(places, reply, strict=True):
+            *answers, counts[tenant] = reply
+            for at, answer in zip(places, answers, strict=True):
                 if answer:
                     refused[at] = _error(answer, self.limits(tenant))
         if refused:
             await self._excuse(entries, refused)
-        return refused
+        return refused, counts
 
     async def _excuse(self, entries: Sequence[Entry], refused: dict[int, Appended | ServiceError]) -> None:
         """What comes again, or to a context that is deleted, has that answer: it takes no room."""
@@ -123,17 +130,21 @@ class Quotas:
                 assert isinstance(error, ServiceError)
                 metrics.QUOTA_REFUSALS.labels(error.reason.lower()).inc()
 
-    async def _settle(self, done: Iterable[tuple[Entry, Appended | ServiceError]]) -> None:
-        over: dict[str, int] = {}
+    async def _settle(
+        self, counts: dict[str, int], done: Iterable[tuple[Entry, Appended | ServiceError]]
+    ) -> None:
+        reserved, kept = Counter[str](), Counter[str]()
         for entry, result in done:
-            if any(self.limits(entry.tenant)):
-                kept = result.stored_bytes if isinstance(result, Appended) else 0
-                over[entry.tenant] = over.get(entry.tenant, 0) + _most_bytes(entry) - kept
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for tenant, count in over.items():
-                pipeline.hincrby(keys.usage(tenant), "bytes", -count)
-                pipeline.hincrby(keys.usage(tenant), "since", -count)
-            await pipeline.execute()
+            if entry.tenant in counts:
+                reserved[entry.tenant] += _most_bytes(entry)
+                kept[entry.tenant] += result.stored_bytes if isinstance(result, Appended) else 0
+        calls: list[Call] = [
+            ([keys.usage(tenant)], [counts[tenant], count, kept[tenant]])
+            for tenant, count in reserved.items()
+        ]
+        for reply in await self._give_back.batch(self._client, calls) if calls else ():
+            if isinstance(reply, Exception):
+                raise reply
 
     async def use(self, tenant: str) -> Use:
         """What a tenant keeps, as the limits see it. Bytes are known where there is a limit.
@@ -151,12 +162,13 @@ class Quotas:
             REDIS_TROUBLE: The count before holds.
         """
         where = [keys.usage(tenant)]
-        await self._count(self._client, where, [""])
+        _, number = await self._count(self._client, where, [""])
         lying = 0
         async for versions in self._store.versions(tenant):
             for outside in await self._store.outsides(tenant, list(versions)):
                 lying += 0 if outside.deleted else outside.lies_bytes
-        return int(await self._count(self._client, where, [lying]))
+        use, _ = await self._count(self._client, where, [lying, number])
+        return int(use)
 
     async def run(self) -> None:
         """Count what has a limit anew, by one replica at a time, for ever."""
