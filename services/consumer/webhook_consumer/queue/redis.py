@@ -22,6 +22,8 @@ T = TypeVar("T")
 MOST_IDS = 1000
 # How far the list of pending entries is searched in one call.
 CLAIM_PAGE = 500
+# So many old entries may be stuck and say nothing about the others.
+FEW_ENTRIES = 16
 START = b"-"
 # Parts tool and id among the entries that are put aside.
 UNIT_SEPARATOR = "\x1f"
@@ -188,7 +190,7 @@ class RedisQueue:
         self._unpark, self._abandon, self._reap = (_plain(name) for name in ("unpark", "abandon", "reap"))
         self._claim = _plain("claim")
         self._promote, self._stats = _plain("due", "promote"), _plain("due", "stats")
-        self._late = _plain("entry", "late")
+        self._late = _plain("late")
 
     @property
     def name(self) -> str:
@@ -388,8 +390,8 @@ class RedisQueue:
         )
 
     async def late_s(self) -> float:
-        """How long the oldest entry that nobody was given yet has waited, by the server's clock, seconds."""
-        return float(await self._late(self._client, [self.lane.stream], [self.lane.group])) / 1000
+        """How old the oldest entries are, seconds; a few, which may be stuck, do not count."""
+        return float(await self._late(self._client, [self.lane.stream], [FEW_ENTRIES])) / 1000
 
     async def consumers(self) -> list[tuple[str, int, int]]:
         """Name, entries in flight and idle time (ms) of each consumer of the group, by name."""
