@@ -37,6 +37,8 @@ async def measure(contexts: int, crash_count: int) -> None:
         print("  vectors for all", flush=True)
         held = await enrich(house, contexts)
         figures["bytes_per_hot_context"] = round((await used_memory_bytes(house) - empty_bytes) / contexts)
+        # Else what is found is measured beside the reading of what was just written.
+        await quiet(house)
         print("  finding", flush=True)
         figures |= await finding.measure(house, held)
         await quiet(house)
