@@ -37,6 +37,7 @@ class Stand:
             await self._stack.aclose()
 
 
+# Half a minute alone; beside other work it has taken more than two.
 @pytest.mark.timeout(300)
 async def test_moving_to_redis_and_back_and_over_again_loses_nothing_and_does_nothing_twice(
     town: Town, server: str, redis: store.Client

@@ -273,7 +273,7 @@ async def test_a_deleted_context_is_done_and_a_hopeless_one_is_dead(town):
 
 
 async def test_what_was_queued_a_moment_ago_is_left_alone_for_a_while():
-    stage = EnrichmentStage(Deserted(), Deserted(), settle_s=0.1)
+    stage = EnrichmentStage(Deserted(), Deserted(), late_s=Lateness(0.0), settle_s=0.1)
     now_ms = time.time_ns() // 1_000_000
     began = time.monotonic()
     assert await stage.handle([queued(now_ms - 10_000), queued(now_ms - 100)]) == [DONE, DONE]

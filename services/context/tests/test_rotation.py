@@ -33,6 +33,7 @@ from webhook_shared.sealing.key_copies import KeyCopies
 from webhook_shared.sealing.master_keys import MasterKeys
 from webhook_shared.settings import EncryptionSection, RedisSection
 
+from conftest import on_cluster
 from services.context.tests.conftest import MASTER_KEY
 from services.context.tests.doom import WAYS, Doom, DoomedStore, doomed_redis
 from services.context.tests.test_tiers import lifecycle
@@ -109,7 +110,8 @@ async def test_killed_at_every_step_it_comes_to_its_end(
             await late.prepare(sealed)
             assert {late.open(tenant, sealed[tenant], "event", "1") for tenant in sealed} == {b"content"}
             if survived:
-                assert step >= 30
+                # A Cluster tells where it is: fewer commands pass by what kills.
+                assert step > (25 if on_cluster() else 30)
                 return
 
 

@@ -40,10 +40,16 @@ class Script:
 
     async def __call__(self, client: Client, keys: Sequence[Any], args: Sequence[Any] = ()) -> Any:
         """Run it once. May be repeated only if the script is idempotent: NOSCRIPT means it did not run."""
-        (reply,) = await self.batch(client, [(keys, args)])
-        if isinstance(reply, Exception):
-            raise reply
+        (reply,) = await self.all(client, [(keys, args)])
         return reply
+
+    async def all(self, client: Client, calls: Sequence[Call]) -> list[Any]:
+        """As `batch`, where one error is everybody's: it is raised. No calls cost nothing."""
+        replies = await self.batch(client, calls) if calls else []
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
 
     async def batch(self, client: Client, calls: Sequence[Call]) -> list[Any]:
         """Run it once per call: one round trip (on a Cluster one per server), no transaction around them.

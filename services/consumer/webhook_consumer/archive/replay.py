@@ -169,12 +169,7 @@ class Replays:
             )
             for stream, some in by_stream.items()
         ]
-        queued = 0
-        for reply in await self._add.batch(self._client, calls):
-            if isinstance(reply, Exception):
-                raise reply
-            queued += int(reply)
-        return queued
+        return sum(map(int, await self._add.all(self._client, calls)))
 
 
 def _arguments(events: Sequence[_Event]) -> Iterator[Any]:

@@ -38,10 +38,6 @@ LOOKS_EVERY_S = 0.25
 CHANGING = Retry("the context changes faster than it is understood", patient=True, failure=Failure.CONTENDED)
 
 
-async def _never() -> float:
-    return 0.0
-
-
 class EnrichmentStage:
     """Has the contexts of a batch understood, and writes that back.
 
@@ -53,9 +49,9 @@ class EnrichmentStage:
     Args:
         contexts: The context store.
         intelligence: Understands.
+        late_s: How late events are just now.
         settle_s: How long after it was queued a context is read. What happens to it meanwhile is understood
             with it; where contexts have waited for longer anyway, nothing is waited for.
-        late_s: How late events are just now.
     """
 
     def __init__(
@@ -63,8 +59,8 @@ class EnrichmentStage:
         contexts: ContextClient,
         intelligence: IntelligenceClient,
         *,
+        late_s: Callable[[], Awaitable[float]],
         settle_s: float = 0.0,
-        late_s: Callable[[], Awaitable[float]] = _never,
     ) -> None:
         self._contexts = contexts
         self._intelligence = intelligence

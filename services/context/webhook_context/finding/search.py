@@ -34,8 +34,8 @@ log = structlog.get_logger()
 
 BUILD_WAIT_S = 3.0
 FRESH_WAIT_S = 1.0
-"""A few changed contexts are read in milliseconds; many only if that does not take long."""
 MANY_WAIT_S = 0.25
+"""How long a search waits for what has changed: a few contexts, or more than FEW of them."""
 REST_S = 1.0
 """Whoever searches does not wait for it; what changes twice meanwhile is read once."""
 UNASKED_REST_S = 5.0
@@ -70,6 +70,11 @@ class _Kept:
     whole: bool = False
     built: bool = False
     asked: list[asyncio.Future[None]] = field(default_factory=list)
+
+    @property
+    def behind(self) -> int:
+        """Contexts that have changed since the index read them."""
+        return len(self.waiting) + len(self.reading)
 
 
 class Found(NamedTuple):
@@ -212,7 +217,7 @@ class Search:
     async def _ready(self, tenant: str) -> _Kept:
         kept = self._keep(tenant)
         self._asked_at = now = asyncio.get_running_loop().time()
-        behind = len(kept.waiting) + len(kept.reading)
+        behind = kept.behind
         if kept.built and not kept.stale:
             is_recent = now - kept.read_at < REST_S
             if (behind > FEW and is_recent) or not (behind or tenant in self._refreshing):
@@ -229,7 +234,7 @@ class Search:
         if task.done() and not read.done():
             await task
         elif not task.done() and not read.done():
-            log.info("search.behind", waiting=len(kept.waiting))
+            log.info("search.behind", waiting=kept.behind)
         return kept
 
     def _refreshed(self, tenant: str, kept: _Kept) -> asyncio.Task[None]:
@@ -312,8 +317,7 @@ class Search:
 
     def _measure(self) -> None:
         metrics.INDEXED.set(sum(len(kept.index) for kept in self._kept.values()))
-        behind = sum(len(kept.waiting) + len(kept.reading) for kept in self._kept.values())
-        metrics.INDEX_WAITING.set(behind)
+        metrics.INDEX_WAITING.set(sum(kept.behind for kept in self._kept.values()))
         metrics.INDEX_INCOMPLETE.set(sum(not kept.whole for kept in self._kept.values()))
 
 

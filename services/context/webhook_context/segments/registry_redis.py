@@ -214,24 +214,17 @@ class RedisSegments:
         """How contexts stand to members, in order: context id and pointer each."""
         drop_after_ms = self._timing.drop_after_ms
         calls = [([keys.context(tenant, one)], [pointer, drop_after_ms]) for one, pointer in members]
-        return [Standing(reply) for reply in await self._all(self._standing, calls)]
+        return [Standing(reply) for reply in await self._standing.all(self._client, calls)]
 
     async def repoint(self, tenant: str, moves: Sequence[tuple[str, str, str]]) -> list[bool]:
         """Let contexts point elsewhere, in order: context id, pointer of before, new one each."""
         calls = [([keys.context(tenant, one)], [before, after]) for one, before, after in moves]
-        return [bool(reply) for reply in await self._all(self._repoint, calls)]
+        return [bool(reply) for reply in await self._repoint.all(self._client, calls)]
 
     async def now_ms(self) -> int:
         """The server's clock, the one that counts; Unix milliseconds."""
         clock: Any = await self._client.time()
         return int(clock[0]) * 1000 + int(clock[1]) // 1000
-
-    async def _all(self, script: Script, calls: Sequence[Any]) -> list[Any]:
-        replies = await script.batch(self._client, calls) if calls else []
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
 
     def _places(self, tenant: str, segment_id: str) -> list[str]:
         return [

@@ -140,9 +140,7 @@ class RedisContexts:
     async def mark_queued(self, epochs: Sequence[tuple[str, str, int]]) -> None:
         """Note that enrichment was asked for: (tenant, context id, epoch) each."""
         calls = [([keys.context(tenant, context_id)], [epoch]) for tenant, context_id, epoch in epochs]
-        for reply in await self._mark.batch(self._client, calls):
-            if isinstance(reply, Exception):
-                raise reply
+        await self._mark.all(self._client, calls)
 
     async def read(
         self, tenant: str, context_ids: Sequence[str], view: View
@@ -249,9 +247,7 @@ class RedisContexts:
                 snapshot = self._records.seal_snapshot(tenant, found.context_id, found.facts)
                 where = [keys.context(tenant, found.context_id)]
                 calls.append((where, [found.folded, found.event_count, snapshot]))
-        for reply in await self._fold.batch(self._client, calls) if calls else ():
-            if isinstance(reply, Exception):
-                raise reply
+        await self._fold.all(self._client, calls)
 
     async def update(self, change: Change) -> Context:
         """Apply a change and return the context as it is then.

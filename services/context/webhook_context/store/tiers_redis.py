@@ -192,10 +192,7 @@ class RedisTiers:
         """Lease contexts whose time has come: at most so many per tenant."""
         calls = [([keys.due(tenant)], [most, self._timing.lease_ms]) for tenant in tenants]
         claims = []
-        for tenant, reply in zip(tenants, await self._claim.batch(self._client, calls), strict=True):
-            if isinstance(reply, Exception):
-                raise reply
-            until_ms, *ids = reply
+        for tenant, (until_ms, *ids) in zip(tenants, await self._claim.all(self._client, calls), strict=True):
             claims += [Claim(tenant, one.decode(), until_ms) for one in ids]
         return claims
 

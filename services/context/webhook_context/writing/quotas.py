@@ -106,10 +106,8 @@ class Quotas:
             calls.append((_places(tenant), arguments))
         refused: dict[int, Appended | ServiceError] = {}
         counts: dict[str, int] = {}
-        replies = await self._reserve.batch(self._client, calls)
+        replies = await self._reserve.all(self._client, calls)
         for (tenant, places), reply in zip(by_tenant.items(), replies, strict=True):
-            if isinstance(reply, Exception):
-                raise reply
             *answers, counts[tenant] = reply
             for at, answer in zip(places, answers, strict=True):
                 if answer:
@@ -142,9 +140,7 @@ class Quotas:
             ([keys.usage(tenant)], [counts[tenant], count, kept[tenant]])
             for tenant, count in reserved.items()
         ]
-        for reply in await self._give_back.batch(self._client, calls) if calls else ():
-            if isinstance(reply, Exception):
-                raise reply
+        await self._give_back.all(self._client, calls)
 
     async def use(self, tenant: str) -> Use:
         """What a tenant keeps, as the limits see it. Bytes are known where there is a limit.
