@@ -61,6 +61,7 @@ _CODEC_AT = 5
 # What messages of one data key and dictionary begin with.
 _COMMON = _PREFIX.size + 8
 _AUTHENTICATED = _PREFIX.size + 12
+_HEAD = struct.Struct(f">{_COMMON}sI12s")
 HEADER_BYTES = _PREFIX.size + _CONTENT.size
 TAG_BYTES = 16
 LARGEST_CONTENT_BYTES = 256 * 2**20
@@ -402,17 +403,16 @@ class Opening:
         """The content of a message, given the last part of its binding. Raises as `Keyring.open`."""
         if len(sealed) < HEADER_BYTES + TAG_BYTES:
             raise Undecodable("not an envelope")
-        common = sealed[:_COMMON]
+        common, size_bytes, nonce = _HEAD.unpack_from(sealed)
         cipher, decompressor = self._known.get(common) or (
             self._unwrapped(self._tenant, common[: _PREFIX.size]),
             None,
         )
-        size_bytes = int.from_bytes(sealed[_COMMON:_AUTHENTICATED])
         if size_bytes > LARGEST_CONTENT_BYTES:
             raise Undecodable("the content is too large")
-        associated = sealed[:_AUTHENTICATED] + self._owner + _LENGTH.pack(len(name)) + name
+        associated = b"".join((sealed[:_AUTHENTICATED], self._owner, _LENGTH.pack(len(name)), name))
         try:
-            body = cipher.decrypt(sealed[_AUTHENTICATED:HEADER_BYTES], sealed[HEADER_BYTES:], associated)
+            body = cipher.decrypt(nonce, sealed[HEADER_BYTES:], associated)
         except InvalidTag:
             raise Undecodable("tampered with, or bound to something else") from None
         if decompressor is None:

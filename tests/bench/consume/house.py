@@ -13,7 +13,7 @@ from webhook_consumer import metrics
 from webhook_consumer.entry import DONE, Entry, Outcome
 from webhook_consumer.failures.retry import RetryPolicy
 from webhook_consumer.lanes import event_lanes
-from webhook_consumer.opener import Opener
+from webhook_consumer.opener import Opened, Opener
 from webhook_consumer.queue.redis import RedisQueue
 from webhook_consumer.settings import ConsumerSection
 from webhook_consumer.wiring import event_limits
@@ -53,12 +53,15 @@ class Opening:
             now_s = time.monotonic()
             self.waits_s += [now_s - float(entry.fields[SENT]) for entry in batch]
         outcomes: list[Outcome] = []
-        async for _, opened in self.opener.each(batch):
+
+        def take(_: int, opened: Opened) -> None:
             if isinstance(opened, WebhookEvent):
                 self.opened += 1
                 outcomes.append(DONE)
             else:
                 outcomes.append(opened)
+
+        await self.opener.each(batch, take)
         return outcomes
 
 

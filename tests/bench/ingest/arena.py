@@ -90,6 +90,7 @@ async def _play(
         },
         "memory_mb": contestant.memory_mb(),
     }
+    figures["cpu_us_per_request"]["sender"] = round(figures.pop("generator_cpu_us"), 1)
     costs = ", ".join(f"{name} {cost:.0f}" for name, cost in figures["cpu_us_per_request"].items())
     print(
         f"  {contestant.name:8} {figures['requests_per_s']:9,.0f} /s   p99 {figures['p99_ms']:7.1f} ms   "

@@ -23,7 +23,7 @@ from webhook_consumer.entry import DONE, Cause, Dead, Done, Entry, Outcome, Retr
 from webhook_consumer.failures import blame
 from webhook_consumer.metrics import context_deleted
 from webhook_consumer.normalize import NormalizeError
-from webhook_consumer.opener import Opener
+from webhook_consumer.opener import Opened, Opener
 from webhook_consumer.stages.spans import spans
 
 
@@ -59,14 +59,17 @@ class EventStage:
         additions: list[Addition] = []
         owners: list[int] = []
         with spans("webhook.process", entries) as parents:
-            async for at, opened in self._opener.each(entries):
+
+            def take(at: int, opened: Opened) -> None:
                 said = self._said(opened) if isinstance(opened, WebhookEvent) else opened
                 if isinstance(opened, WebhookEvent) and isinstance(said, list):
                     replay_id = entries[at].text(REPLAY) if REPLAY in entries[at].fields else ""
-                    additions += [Addition(opened, append, parents[at], replay_id) for append in said]
-                    owners += [at] * len(said)
+                    additions.extend(Addition(opened, append, parents[at], replay_id) for append in said)
+                    owners.extend([at] * len(said))
                 elif not isinstance(said, list):
                     outcomes[at] = said
+
+            await self._opener.each(entries, take)
             results = await blame.each(self._contexts.append, additions)
             blame.raise_if_away(results)
             await self._forget(additions, results)
