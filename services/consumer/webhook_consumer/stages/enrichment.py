@@ -32,9 +32,9 @@ DEFERRED_EVENTS = 256
 # One context alone that can't be had may be that context's own trouble; it would hold up a worker for ever.
 FEWEST_AWAY = 2
 # Events that have waited for so long are late; contexts then wait to be understood, a batch so long at most.
-LATE_S = 0.25
+LATE_S = 0.1
 GIVES_WAY_S = 5.0
-LOOKS_EVERY_S = 0.25
+LOOKS_EVERY_S = 0.1
 CHANGING = Retry("the context changes faster than it is understood", patient=True, failure=Failure.CONTENDED)
 
 
