@@ -274,6 +274,12 @@ async def test_slow_senders_by_the_hundred_are_rid_of_in_time(bearing, kit):
         slow = await asyncio.gather(*(begun(number) for number in range(300)))
         started_s = time.monotonic()
 
+        async def rid_of(sender: Any) -> bytes:
+            # Whose first bytes come when its second is over, on a busy machine, finds the door shut.
+            with suppress(ConnectionResetError):
+                return await sender.closed(20)
+            return b""
+
         async def answers() -> list[float]:
             took = []
             for number in range(20):
@@ -282,7 +288,7 @@ async def test_slow_senders_by_the_hundred_are_rid_of_in_time(bearing, kit):
                 took.append(time.monotonic() - asked_s)
             return took
 
-        took, *ends = await asyncio.gather(answers(), *(each.closed(20) for each in slow))
+        took, *ends = await asyncio.gather(answers(), *map(rid_of, slow))
         assert time.monotonic() - started_s < 10
         assert {end[:12] for end in ends} == {b"", b"HTTP/1.1 408"}
         # Half of the others notice nothing while three hundred hang.
