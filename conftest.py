@@ -20,6 +20,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from webhook_shared import redis as store
+from webhook_shared.redis.scanning import keys_like
 from webhook_shared.settings import RedisSection
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -82,6 +83,11 @@ def free_port() -> int:
 def on_cluster() -> bool:
     """Whether WEBHOOK_TEST_CLUSTER asks for a Cluster, of one server, which refuses what spans slots."""
     return bool(os.environ.get("WEBHOOK_TEST_CLUSTER"))
+
+
+async def keys_of(client: store.Client, pattern: str) -> set[bytes]:
+    """All keys that match, of every server."""
+    return {key async for found in keys_like(client, pattern) for key in found}
 
 
 class RedisServer:

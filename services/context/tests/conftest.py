@@ -22,8 +22,6 @@ from webhook_context.settings import ContextSettings, ContextWebhook
 from webhook_context.wiring import running
 from webhook_shared.errors import ServiceError, from_rpc_error
 from webhook_shared.objects.protocol import ObjectStorageSection
-from webhook_shared.redis import Client
-from webhook_shared.redis.scanning import keys_like
 from webhook_shared.rpc.channel import connected
 from webhook_shared.settings import EncryptionSection, IdentitySection, ProcessSection, RedisSection
 
@@ -150,11 +148,6 @@ def refused() -> Refused:
         return error
 
     return expect
-
-
-async def keys_of(redis: Client, pattern: str) -> set[bytes]:
-    """All keys that match."""
-    return {key async for found in keys_like(redis, pattern) for key in found}
 
 
 Make = Callable[..., context_service_pb2.Append]

@@ -26,7 +26,8 @@ from webhook_shared.rpc.identity import ApiKeys, Role
 from webhook_shared.sealing.envelope import Keyring
 from webhook_shared.sealing.errors import UnknownKey
 
-from services.context.tests.conftest import MASTER_KEY, keys_of
+from conftest import keys_of
+from services.context.tests.conftest import MASTER_KEY
 from services.context.tests.neighbours import neighbours
 from services.context.tests.test_tiers import ISSUE, full, lifecycle
 

@@ -13,7 +13,7 @@ from webhook_context.writing.quota_settings import ContextQuotasSection, TenantQ
 from webhook_context.writing.quotas import Quotas
 from webhook_shared.redis import Client
 
-from services.context.tests.conftest import keys_of
+from conftest import keys_of
 
 FEW, SMALL = TenantQuotaSection(max_contexts=3), TenantQuotaSection(max_bytes=20_000)
 QUOTAS = ContextQuotasSection(tenants={"acme": FEW, "umbrella": SMALL})

@@ -18,7 +18,8 @@ from webhook_shared.objects.directory import DirectoryObjectStore
 from webhook_shared.objects.protocol import ObjectStorageSection
 from webhook_shared.sealing.key_copies import KeyCopies
 
-from services.context.tests.conftest import MASTER_KEY, keys_of
+from conftest import keys_of
+from services.context.tests.conftest import MASTER_KEY
 from services.context.tests.test_tiers import ISSUE, full, known, lifecycle, objects, until, without_place
 from shared.tests.s3_server import make_bucket, moto_server, section_of
 

@@ -15,8 +15,9 @@ from webhook_security.refusals import Refusal
 from webhook_security.settings import RejectionsSection
 from webhook_shared import redis as store
 from webhook_shared.mentions import Name
-from webhook_shared.redis.scanning import keys_like
 from webhook_shared.sealing.envelope import Keyring
+
+from conftest import keys_of
 
 SOURCES = [("default", "github"), ("default", "jira"), ("acme", "github")]
 Kept = Callable[..., tuple[RejectionStore, Samples]]
@@ -59,8 +60,7 @@ async def test_redis_holds_nothing_of_it_in_clear(
     delivery = deliver("github", b"hunter2-body", {"x-github-event": "hunter2-header"})
     samples.take(Refusal.SIGNATURE_MISSING, delivery, judge.registry.find("", "github"))
     await samples.journal.flush()
-    keys = [key async for found in keys_like(redis, "rejections:*") for key in found]
-    dumped = b"".join([await redis.dump(key) or b"" for key in keys])
+    dumped = b"".join([await redis.dump(key) or b"" for key in await keys_of(redis, "rejections:*")])
     assert dumped
     assert b"hunter2" not in dumped
 
