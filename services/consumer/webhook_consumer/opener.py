@@ -14,9 +14,13 @@ from webhook_consumer.queue.redis import QUEUE_TROUBLE
 
 SCHEMA = b"1"
 
+NOT_AN_EVENT = Dead(Cause.UNDECODABLE, "not an event: it lacks id, tenant, schema or sealed")
+NOT_AN_ENVELOPE = Dead(Cause.UNDECODABLE, "not an envelope")
 ANOTHER_EVENT = Dead(Cause.UNDECODABLE, "what was sealed is another event")
 
 Opened = WebhookEvent | Retry | Dead
+_Openings = dict[bytes, tuple[str, Opening]]
+"""By tenant."""
 
 
 class Opener:
@@ -44,75 +48,63 @@ class Opener:
         Raises:
             As `open`.
         """
-        await self._prepare(entries)
-        openings = _Openings(self._keyring)
-        has_looked_again = False
+        openings: _Openings = {}
+        looked_again: set[bytes] = set()
         for at, entry in enumerate(entries):
             opened = _opened(entry, openings)
-            if type(opened) is Retry and not has_looked_again:
-                # Another process may have made a key since we read the table. What else is missing in this
-                # batch is found out first, so that one look is enough.
-                has_looked_again = True
+            if opened is None:
+                opened = await self._prepared(entry, openings)
+            if type(opened) is Retry and entry.fields[b"tenant"] in openings.keys() - looked_again:
+                # Another process may have made a key since we read the table. What else the tenant lacks in
+                # this batch is found out first, so that one look is enough.
+                looked_again.add(entry.fields[b"tenant"])
                 for other in entries[at + 1 :]:
                     _opened(other, openings)
-                await self._prepare(entries[at:])
-                openings = _Openings(self._keyring)
-                opened = _opened(entry, openings)
+                opened = await self._prepared(entry, openings)
             take(at, opened)
             del opened
 
-    async def _prepare(self, entries: Sequence[Entry]) -> None:
-        for tenant in {fields.get(b"tenant") for _, fields, _ in entries}:
-            # Only for what looks like ours: preparing makes a key where the tenant has none.
-            if tenant is None or not any(_is_sealed_for(tenant, entry) for entry in entries):
-                continue
-            try:
-                await self._keyring.prepare([tenant.decode()])
-            except UnicodeDecodeError:
-                continue  # No tenant of ours; opening says so.
-            except UnknownKey:
-                continue  # Destroyed for good; opening says so, entry by entry.
-            except QUEUE_TROUBLE as error:
-                raise Outage(f"the tenants' keys can't be read ({type(error).__name__})") from error
+    async def _prepared(self, entry: Entry, openings: _Openings) -> Opened:
+        """What opening gives once the keys of the tenant are at hand."""
+        tenant = entry.fields[b"tenant"]
+        try:
+            name = tenant.decode()
+            # Preparing makes a key where the tenant has none: only for what looks like ours.
+            if not entry.fields[b"sealed"].startswith(MAGIC):
+                return NOT_AN_ENVELOPE
+            await self._keyring.prepare([name])
+        except UnicodeDecodeError:
+            return NOT_AN_EVENT
+        except UnknownKey:
+            pass  # Destroyed for good; opening says so, entry by entry.
+        except QUEUE_TROUBLE as error:
+            raise Outage(f"the tenants' keys can't be read ({type(error).__name__})") from error
+        openings[tenant] = name, self._keyring.opening(name, "event")
+        return _opened(entry, openings) or NOT_AN_EVENT
 
 
-class _Openings(dict[bytes, tuple[str, Opening]]):
-    """By tenant, its name and what opens its events in this batch."""
-
-    def __init__(self, keyring: Keyring) -> None:
-        super().__init__()
-        self._keyring = keyring
-
-    def __missing__(self, tenant: bytes) -> tuple[str, Opening]:
-        name = tenant.decode()
-        self[tenant] = made = name, self._keyring.opening(name, "event")
-        return made
-
-
-def _opened(entry: Entry, openings: _Openings) -> Opened:
+def _opened(entry: Entry, openings: _Openings) -> Opened | None:
+    """The event, or why there is none; None where its tenant's keys are to be prepared first."""
     fields = entry.fields
     try:
         name, schema = fields[b"id"], fields[b"schema"]
-        sealed, event_id = fields[b"sealed"], name.decode()
-        tenant, opening = openings[fields[b"tenant"]]
+        sealed, event_id, owner = fields[b"sealed"], name.decode(), fields[b"tenant"]
     except (KeyError, UnicodeDecodeError):
-        return Dead(Cause.UNDECODABLE, "not an event: it lacks id, tenant, schema or sealed")
+        return NOT_AN_EVENT
     if schema != SCHEMA:
         return _of_another_version(schema)
+    known = openings.get(owner)
+    if known is None:
+        return None
+    tenant, opening = known
     try:
         event = WebhookEvent.FromString(opening.open(sealed, name))
     except (UnknownKey, UnknownFormat) as error:
         return Retry(str(error), failure=Failure.UNREADABLE)
-    except Undecodable as error:
-        return Dead(Cause.UNDECODABLE, str(error))
-    except DecodeError:
-        return Dead(Cause.UNDECODABLE, "what was sealed is not a WebhookEvent")
+    except (Undecodable, DecodeError) as error:
+        what = "what was sealed is not a WebhookEvent" if isinstance(error, DecodeError) else str(error)
+        return Dead(Cause.UNDECODABLE, what)
     return event if event.id == event_id and event.tenant == tenant else ANOTHER_EVENT
-
-
-def _is_sealed_for(tenant: bytes, entry: Entry) -> bool:
-    fields = entry.fields
-    return fields.get(b"tenant") == tenant and fields.get(b"sealed", b"").startswith(MAGIC)
 
 
 def _of_another_version(schema: bytes) -> Retry | Dead:

@@ -120,7 +120,7 @@ class Settlement:
 
     def _count(self, done: Sequence[Entry]) -> None:
         # By the raw name: a batch has few tools, and many entries.
-        counts = Counter([entry.fields.get(b"tool") or entry.tool for entry in done])
+        counts = Counter([fields.get(b"tool") or Entry(one, fields).tool for one, fields, _ in done])
         for tool, count in counts.items():
             name = tool.decode(errors="replace") if isinstance(tool, bytes) else tool
             self._metrics.processed.labels(name).inc(count)
