@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,13 +24,13 @@ from webhook_shared.sealing.envelope import Keyring
 from webhook_shared.settings import RedisSection
 
 from tests.bench.consume.corpus import TENANT, Payload, entries
+from tests.bench.log_rewriting import rewritten
 
 QUEUED_AT_ONCE = 500
 MASTER = SecretStr("a-master-key-for-measuring-only-0123456789")
 CONSUMER = ConsumerSection()
 LANE = event_lanes(CONSUMER, on_cluster=False)[0]
 DRAIN_S = 10.0
-REWRITE_POLL_S = 0.1
 #: When an event was queued, by this machine's monotonic clock, seconds; only where that is measured.
 SENT = b"sent"
 
@@ -104,24 +103,8 @@ async def fill(client: Client, bodies: Sequence[Payload], count: int) -> float:
             await pipeline.execute()
             waiting = 0
     await pipeline.execute()
-    await _compact(client)
+    await rewritten(client)
     return (await used_memory_bytes(client) - before) / count
-
-
-async def _compact(client: Client) -> None:
-    """Have the log of what was queued rewritten now, where there is one.
-
-    It has doubled several times. The server would rewrite it once more a second or two later, and halve
-    what it does meanwhile.
-    """
-    if not (await client.info("persistence"))["aof_enabled"]:
-        return
-    await client.bgrewriteaof()
-    while True:
-        state = await client.info("persistence")
-        if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
-            return
-        await asyncio.sleep(REWRITE_POLL_S)
 
 
 async def used_memory_bytes(client: Client) -> float:
