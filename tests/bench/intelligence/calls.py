@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from pydantic import SecretStr
 from webhook.intelligence.v1 import intelligence_service_pb2 as pb
 from webhook.intelligence.v1.intelligence_service_pb2_grpc import IntelligenceServiceStub
@@ -26,6 +28,8 @@ from webhook_shared.rpc.channel import connected
 from webhook_shared.settings import RedisSection
 
 from services.intelligence.tests import openai_server as provider
+from tests.bench.context.house import cpu_s, echoing
+from tests.bench.ingest.house import free_ports, process
 
 KEY = "a key for measuring only, long enough"
 TENANT = "bench"
@@ -35,6 +39,8 @@ CALLERS = 100
 AT_ONCE = 800
 PROVIDER_DELAY_S = 0.1
 DIMENSIONS = 256
+#: Short vectors: the client and the provider, who are not measured, share the processors.
+CONFIGURATION = f"webhook: {{ai: {{embedding: {{dimensions: {DIMENSIONS}}}}}}}"
 KNOWN_CALLS = 2000
 KNOWN_PER_S = 100
 
@@ -43,14 +49,33 @@ KNOWN_PER_S = 100
 async def service(redis: RedisSection, url: str, **environ: str) -> AsyncIterator[Any]:
     """The real service on a socket, with a provider at an address."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        # Short vectors: the client and the provider, who are not measured, share the processors.
-        file.write(f"webhook: {{ai: {{embedding: {{dimensions: {DIMENSIONS}}}}}}}")
+        file.write(CONFIGURATION)
         file.flush()
         settings = IntelligenceSettings.load(file=Path(file.name), environ=_environment(redis, url, environ))
     async with AsyncExitStack() as stack:
         up = await stack.enter_async_context(running(settings))
         channel = connected(f"127.0.0.1:{up.port}", key=SecretStr(KEY), deadline_s=120)
         yield IntelligenceServiceStub(await stack.enter_async_context(channel))
+
+
+@asynccontextmanager
+async def _process(redis: RedisSection, url: str) -> AsyncIterator[tuple[Any, psutil.Process]]:
+    """As `service`, in a process of its own, as an operator starts it."""
+    [port] = free_ports(1)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(CONFIGURATION)
+        file.flush()
+        own = {
+            "WEBHOOK_CONFIG": file.name,
+            "WEBHOOK_LISTEN_ADDRESS": f"127.0.0.1:{port}",
+            "WEBHOOK_LOG_LEVEL": "warning",
+        }
+        command = [sys.executable, "-m", "webhook_intelligence"]
+        async with (
+            process(command, _environment(redis, url, own), port) as started,
+            connected(f"127.0.0.1:{port}", key=SecretStr(KEY), deadline_s=120) as channel,
+        ):
+            yield IntelligenceServiceStub(channel), started
 
 
 def _environment(redis: RedisSection, url: str, environ: dict[str, str]) -> dict[str, str]:
@@ -122,37 +147,38 @@ async def known(redis: RedisSection) -> dict[str, Any]:
     """How long a call takes whose vector is in Redis, and no longer at hand in the process.
 
     Calls come at a moderate pace, whether or not the last one was answered: what is measured is the service,
-    not a queue before it. Beside each goes one that finds nothing to do, as the floor of this machine.
+    not a queue before it. Between them go calls to a bare grpc.aio method that answers with the same bytes,
+    also a process of its own, as the floor of this machine.
     """
-    async with provider.serving(_good) as server, service(redis, server.url) as stub:
+    async with provider.serving(_good) as server, _process(redis, server.url) as (stub, started):
         texts = [f"known {i}" for i in range(KNOWN_CALLS)]
         for at in range(0, KNOWN_CALLS, 500):
-            await stub.Embed(pb.EmbedRequest(texts=texts[at : at + 500], tenant=TENANT))
+            answer = await stub.Embed(pb.EmbedRequest(texts=texts[at : at + 500], tenant=TENANT))
+        del answer.results[1:]
         await asyncio.sleep(REMEMBERED_S + 0.5)
         asked = len(server.requests)
         hits_ms: list[float] = []
         floor_ms: list[float] = []
 
-        async def timed(request: pb.EmbedRequest, took_ms: list[float]) -> None:
+        async def timed(call: Awaitable[object], took_ms: list[float]) -> None:
             began = time.perf_counter()
-            await stub.Embed(request)
+            await call
             took_ms.append(1000 * (time.perf_counter() - began))
 
-        began, began_cpu = time.perf_counter(), time.process_time()
-        async with asyncio.TaskGroup() as group:
+        async with echoing(answer.SerializeToString()) as (echo, _), asyncio.TaskGroup() as group:
+            began, began_cpu = time.perf_counter(), cpu_s(started)
             for number, text in enumerate(texts):
                 await asyncio.sleep(max(0.0, began + number / KNOWN_PER_S - time.perf_counter()))
-                group.create_task(timed(pb.EmbedRequest(texts=[text], tenant=TENANT), hits_ms))
-                if number % 4 == 0:
-                    # An empty text is refused before anything is looked up.
-                    group.create_task(timed(pb.EmbedRequest(texts=[""], tenant=TENANT), floor_ms))
-        calls_made = len(hits_ms) + len(floor_ms)
+                request = pb.EmbedRequest(texts=[text], tenant=TENANT)
+                group.create_task(timed(stub.Embed(request), hits_ms))
+                await asyncio.sleep(max(0.0, began + (number + 0.5) / KNOWN_PER_S - time.perf_counter()))
+                group.create_task(timed(echo(request.SerializeToString()), floor_ms))
         return {
             "cache_hit_p50_ms": round(float(np.percentile(hits_ms, 50)), 3),
             "cache_hit_p99_ms": round(float(np.percentile(hits_ms, 99)), 3),
             "cache_hit_floor_p50_ms": round(float(np.percentile(floor_ms, 50)), 3),
             "cache_hit_floor_p99_ms": round(float(np.percentile(floor_ms, 99)), 3),
-            "cache_hit_cpu_us": round(1e6 * (time.process_time() - began_cpu) / calls_made),
+            "cache_hit_cpu_us": round(1e6 * (cpu_s(started) - began_cpu) / KNOWN_CALLS),
             "cache_misses_of_known": len(server.requests) - asked,
         }
 
