@@ -107,6 +107,15 @@ async def test_they_do_not_wait_for_ever(monkeypatch):
     assert time.monotonic() - began >= 0.2
 
 
+async def test_they_wait_the_shorter_the_less_late_events_are(monkeypatch):
+    monkeypatch.setattr(stage_two, "GIVES_WAY_TIMES", 2)
+    late, contexts = Lateness(0.15), NothingKnown()
+    began = time.monotonic()
+    await EnrichmentStage(contexts, Intelligent(), late_s=late).handle([ENTRY])
+    assert contexts.asked == 1
+    assert 0.3 <= time.monotonic() - began < stage_two.GIVES_WAY_S / 2
+
+
 async def test_what_a_model_has_left_for_later_is_sent_again(town):
     happens(town, "c:1", "e1")
     happens(town, "c:1", "e2")
