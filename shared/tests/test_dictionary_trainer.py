@@ -144,6 +144,26 @@ async def test_a_trainer_that_dies_leaves_nothing_behind(redis: Client) -> None:
     assert (await replica.trainer.train("acme", "shop")).adopted is not None
 
 
+async def test_a_trainer_that_dies_while_it_asks_for_the_lease_gives_it_back(
+    redis: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica, taken, take = Replica(redis), asyncio.Event(), redis.set
+
+    async def taken_and_not_told(*args: object, **options: object) -> None:
+        await take(*args, **options)  # type: ignore[arg-type]
+        taken.set()
+        await asyncio.Event().wait()
+
+    replica.see(orders(30, seed=1))
+    monkeypatch.setattr(redis, "set", taken_and_not_told)
+    training = asyncio.create_task(replica.trainer.train("acme", "shop"))
+    await taken.wait()
+    training.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await training
+    assert await redis.keys("dictionar*") == []
+
+
 async def test_a_training_that_fails_is_tried_again_another_time(redis: Client) -> None:
     broken = Replica(redis, rewrite="no.such:thing")
     broken.see(orders(30, seed=1))

@@ -170,9 +170,10 @@ class Trainer:
         if not over_rest and await self._client.exists(rest):
             return None
         holder = secrets.token_hex(8)
-        if not await self._client.set(lease, holder, nx=True, ex=int(TRAINING_S)):
-            return None
         try:
+            # In here: who is cancelled while Redis answers may have the lease, and gives it back.
+            if not await self._client.set(lease, holder, nx=True, ex=int(TRAINING_S)):
+                return None
             outcome = await self._train(tenant, name, samples)
             if outcome.adopted is None:
                 # The next try with the like of these samples would end the same.
