@@ -171,7 +171,11 @@ async def test_a_directory_is_not_left(tmp_path: Path) -> None:
 
 
 def _files(directory: Path) -> list[Path]:
-    return [path for path in directory.rglob("*") if path.is_file()]
+    return [path for path in _everything(directory) if path.is_file()]
+
+
+def _everything(directory: Path) -> list[Path]:
+    return list(directory.rglob("*"))
 
 
 async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +189,32 @@ async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
     with pytest.raises(ObjectTrouble, match="No space left"):
         await store.put(NAME, b"content")
     assert not _files(tmp_path)
+
+
+async def test_no_directory_stays_when_its_last_object_is_gone(tmp_path: Path) -> None:
+    store = DirectoryObjectStore(tmp_path / "cold")
+    names = ["a/b/c/one", "a/b/c/two", "a/b/d/three", "e"]
+    for name in names:
+        await store.put(name, b"content")
+    await store.delete("a/b/c/one")
+    assert await store.names("a/") == names[1:3]
+    await asyncio.gather(*(store.delete(name) for name in names))
+    assert _everything(tmp_path) == [tmp_path / "cold"]
+    await store.put("a/b/c/one", b"again")
+    assert await store.get("a/b/c/one") == b"again"
+
+
+async def test_directories_that_come_and_go_are_in_nobodys_way(tmp_path: Path) -> None:
+    store = DirectoryObjectStore(tmp_path / "cold")
+
+    async def comes_and_goes(name: str) -> None:
+        for _ in range(30):
+            await store.put(name, name.encode())
+            assert await store.get(name) == name.encode()
+            await store.delete(name)
+
+    await asyncio.gather(*(comes_and_goes(f"a/{n % 2}/b/{n}") for n in range(8)))
+    assert _everything(tmp_path) == [tmp_path / "cold"]
 
 
 async def test_a_full_bucket_is_told_once(bucket: ObjectStore, line: Line) -> None:

@@ -7,13 +7,16 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from webhook_shared.objects.protocol import MOST_NAMES, ObjectMissing, ObjectTrouble
 
 _PART = ".part"
+_OPENING_ATTEMPTS = 100
 
 
 class DirectoryObjectStore:
@@ -75,11 +78,10 @@ class DirectoryObjectStore:
 
     def _put(self, name: str, content: bytes) -> None:
         path = self._path(name)
-        made = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{secrets.token_hex(8)}{_PART}")
+        made: list[Path] = []
         try:
-            with part.open("xb") as file:
+            with _opened(part, made) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -108,7 +110,42 @@ class DirectoryObjectStore:
             if not self._root.is_dir():
                 raise
             return
-        _sync(path.parent)
+        below_root = [one for one in path.parents if self._root in one.parents]
+        for folder in [*below_root, self._root]:
+            if folder != self._root and _dropped(folder):
+                continue
+            # Where it is gone by now, somebody else has taken the last object out of it.
+            with suppress(FileNotFoundError):
+                _sync(folder)
+                return
+
+
+def _opened(part: Path, made: list[Path]) -> BinaryIO:
+    """A new file, in a directory that others remove whenever nothing is in it; adds what had to be made."""
+    for _ in range(_OPENING_ATTEMPTS):
+        made += _made(part.parent)
+        with suppress(FileNotFoundError):
+            return part.open("xb")
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _made(folder: Path) -> list[Path]:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return []
+    except FileNotFoundError:
+        return _made(folder.parent) + _made(folder)
+    return [folder]
+
+
+def _dropped(folder: Path) -> bool:
+    """Whether a directory was empty, and is gone now: each would cost every later listing a look."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def _part(path: Path, start: int, length: int) -> bytes:
