@@ -114,7 +114,8 @@ async def moved(parts: Tiering, context_id: str, target: Tier.ValueType) -> None
 async def holds(house: House, told: Acknowledged, context_id: str) -> None:
     held = await house.live.store.read_one("acme", context_id, EVERYTHING)
     assert isinstance(held, Context)
-    assert {event.event_id: event.payload for event in held.events} == told.events
+    payloads = zip(held.events, held.payloads, strict=True)
+    assert {event.event_id: payload for event, payload in payloads} == told.events
     assert [event.event_id for event in held.events] == list(told.events)
     assert held.event_count == len(told.events)
     assert held.version == told.version

@@ -407,6 +407,7 @@ def _context(context_id: str) -> Context:
         requests="",
         facts=Facts(),
         events=[],
+        payloads=[],
         enrichment=None,
         tier=HOT,
         served=HOT,

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
-from webhook_context.domain.contexts import AsOf, Facts
+from webhook_context import messages
+from webhook_context.domain.contexts import AsOf, Change, Facts
+from webhook_context.parts.tiers import tiering
 from webhook_context.store import keys
+from webhook_context.store.assembly import View
+from webhook_context.store.contexts_redis import RedisContexts
 from webhook_context.store.recollection import Recollection, marks_of
 from webhook_context.store.records import Records
+from webhook_context.store.tiers_redis import Timing
+from webhook_shared.objects.directory import DirectoryObjectStore
 from webhook_shared.redis import Client
+from webhook_shared.settings import RedisSection
+
+from services.context.tests.conftest import webhook_of
 
 ID = "github:octo/hello:issue:1"
 
@@ -108,16 +118,27 @@ def test_it_recalls_what_these_very_events_said() -> None:
     assert recollection.recall("globex", ID, marks) is None
 
 
-def test_what_is_recalled_is_the_callers_own() -> None:
-    recollection = Recollection()
-    recollection.remember("acme", ID, marks_of(None, []), facts := _facts("it"), {})
-    facts.state("title", "changed", AsOf(2, "e2"))
-    first = recollection.recall("acme", ID, marks_of(None, []))
-    assert first
-    first.facts.state("title", "changed", AsOf(2, "e2"))
-    second = recollection.recall("acme", ID, marks_of(None, []))
-    assert second
-    assert second.facts.word("title") == "it"
+@pytest.fixture
+def store(redis: Client, valkey: RedisSection, tmp_path: Path) -> RedisContexts:
+    return tiering(redis, DirectoryObjectStore(tmp_path), webhook_of(valkey), Timing()).store
+
+
+async def test_an_edit_that_is_not_written_is_not_recalled(store: RedisContexts, make: Any) -> None:
+    await store.append([messages.entry("acme", make("e1", title="it", labels=["bug"]))])
+    edit = Change("acme", ID, patch={"title": "changed", "labels": ["x"], "attributes": {"a": 1}})
+    for _ in range(2):
+        facts = (await store.read_one("acme", ID, View())).facts
+        assert (facts.word("title"), facts.labels.value, facts.attributes) == ("it", ("bug",), {})
+        edited = edit.revise(await store.read_one("acme", ID, View())).facts
+        assert (edited.word("title"), edited.labels.value, edited.attributes) == ("changed", ("x",), {"a": 1})
+
+
+async def test_what_is_learned_later_does_not_reach_who_read_before(store: RedisContexts, make: Any) -> None:
+    await store.append([messages.entry("acme", make("e1", title="it"))])
+    before = (await store.read_one("acme", ID, View())).facts
+    await store.append([messages.entry("acme", make("e2", state="closed"))])
+    after = (await store.read_one("acme", ID, View())).facts
+    assert (before.word("state"), after.word("state")) == ("", "closed")
 
 
 def test_the_oldest_is_forgotten_where_it_grows_too_heavy() -> None:

@@ -96,7 +96,7 @@ class Yard(NamedTuple):
     async def holds(self, ids: list[str]) -> None:
         for held in await self.parts.store.read("acme", ids, EVERYTHING):
             assert isinstance(held, Context)
-            assert [event.payload for event in held.events] == [self.written[held.context_id]]
+            assert held.payloads == [self.written[held.context_id]]
 
     async def objects(self) -> list[str]:
         return await self.cold.names("v1/")

@@ -112,6 +112,8 @@ def context(found: Context, into: pb.Context | None = None) -> pb.Context:
         message.links.add(relation=link.relation, context_id=link.context_id)
     if found.events:
         message.events.extend(found.events)
+    for event, payload in zip(message.events, found.payloads, strict=bool(found.payloads)):
+        event.payload = payload
     if found.enrichment is not None:
         message.enrichment.CopyFrom(found.enrichment)
     message.event_count, message.version, message.etag = found.event_count, found.version, found.etag

@@ -231,7 +231,10 @@ class Context:
         dirty: Whether events came since the last enrichment.
         folded: How many events the stored snapshot covers.
         requests: The ids of the latest mutations, for repeated calls.
-        events: The newest, in the order of arrival; as many as were asked for.
+        facts: Shared with who else reads the context; `copied` by whoever changes them.
+        events: The newest, in the order of arrival; as many as were asked for. Shared as well; they have
+            no payloads in them.
+        payloads: Of these events, empty for one that has none; none at all where they were not asked for.
         excerpt: Of a packed context read without its pack: the newest texts in it, oldest first.
         enrichment: With its vector only where that was asked for.
         tier: Where it lies.
@@ -251,6 +254,7 @@ class Context:
     requests: str
     facts: Facts
     events: list[ContextEvent]
+    payloads: list[bytes]
     enrichment: Enrichment | None
     tier: Tier.ValueType
     served: Tier.ValueType
@@ -312,7 +316,8 @@ class Change:
         Raises:
             InvalidArgument: The attributes would get too large.
         """
-        as_of, facts = edit_as_of(self.request_id), held.facts
+        held.facts = facts = held.facts.copied()
+        as_of = edit_as_of(self.request_id)
         title, labels, pinned = self.title, self.labels, self.pinned
         if self.patch is not None:
             given = merged({"attributes": facts.attributes}, self.patch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from webhook.context.v1.context_pb2 import ContextEvent, Enrichment, Tier
+from webhook.context.v1.context_pb2 import Enrichment, Tier
 from webhook.context.v1.context_service_pb2 import Append
 from webhook.context.v1.pack_pb2 import Pack
 
@@ -138,14 +138,14 @@ def assemble(
     event_count, folded_count = stored.number("count"), stored.number("folded")
     facts, said = _read(records, tenant, context_id, stored, newest=view.events, recollection=recollection)
     events = [one.event for one in said[-view.events :]] if view.events else []
-    for at, (event, payload) in enumerate(zip(events, stored.payloads, strict=bool(stored.payloads))):
-        if payload is not None:
-            # A copy: what is remembered of an event has no payload.
-            events[at] = whole = ContextEvent()
-            whole.CopyFrom(event)
-            whole.payload = records.open_payload(tenant, context_id, event.event_id, payload)
+    payloads = [
+        records.open_payload(tenant, context_id, event.event_id, sealed) if sealed else b""
+        for event, sealed in zip(events, stored.payloads, strict=bool(stored.payloads))
+    ]
     if pack is not None:
-        events = _unpacked(pack, view.events - len(events), payloads=view.payloads) + events
+        packed = pack.events[max(len(pack.events) + len(events) - view.events, 0) :]
+        events = [Append.FromString(one.record).event for one in packed] + events
+        payloads = [one.payload for one in packed] + payloads if view.payloads else []
     return Context(
         tenant=tenant,
         context_id=context_id,
@@ -159,6 +159,7 @@ def assemble(
         requests=stored.text("requests"),
         facts=facts,
         events=events,
+        payloads=payloads,
         enrichment=_enrichment(records, tenant, context_id, stored),
         tier=stored.tier,
         served=stored.at_hand if served is None else served,
@@ -193,22 +194,14 @@ def _read(
         at_hand.get(mark) or records.open_event(tenant, context_id, event_id.decode(), sealed)
         for mark, (event_id, sealed) in zip(marks[1 + first :], held[first:], strict=True)
     ]
-    for one in said[learned - first :]:
-        facts.learn(one)
+    if new := said[learned - first :]:
+        facts = facts.copied() if known else facts
+        for one in new:
+            facts.learn(one)
     if recollection and (learned < len(held) or not known):
         newer = dict(zip(marks[1 + first :], said, strict=True))
         recollection.remember(tenant, context_id, unlearned, facts, {**at_hand, **newer})
     return facts, said
-
-
-def _unpacked(pack: Pack, most: int, *, payloads: bool) -> list[ContextEvent]:
-    events = []
-    for packed in pack.events[max(len(pack.events) - most, 0) :]:
-        event = Append.FromString(packed.record).event
-        if payloads:
-            event.payload = packed.payload
-        events.append(event)
-    return events
 
 
 def _enrichment(records: Records, tenant: str, context_id: str, stored: Stored) -> Enrichment | None:

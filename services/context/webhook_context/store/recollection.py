@@ -34,7 +34,7 @@ class Remembered(NamedTuple):
 
     Attributes:
         marks: Of the snapshot and the events that it does not cover.
-        facts: What all events say together; a copy that is the caller's.
+        facts: What all events say together; to be read only.
         newest: What some of the newest events said, by their marks; to be read only.
         weight: Of all this.
     """
@@ -70,18 +70,18 @@ class Recollection:
         if held is None or marks[: len(held.marks)] != held.marks:
             return None
         self._held.move_to_end((tenant, context_id))
-        return held._replace(facts=held.facts.copied())
+        return held
 
     def remember(
         self, tenant: str, context_id: str, marks: Sequence[Mark], facts: Facts, newest: Mapping[Mark, Append]
     ) -> None:
-        """What these events say together, of which a copy is kept, and what the newest of them said."""
+        """What these events say together, and what the newest of them said; to be read only from now on."""
         self.forget(tenant, context_id)
         newest = dict(islice(newest.items(), max(len(newest) - RECENT_EVENTS, 0), None))
         weight = (
             _WEIGHT_OF_A_THING * len(marks) + _weight(facts) + sum(map(_weight_of_event, newest.values()))
         )
-        self._held[tenant, context_id] = Remembered(marks, facts.copied(), newest, weight)
+        self._held[tenant, context_id] = Remembered(marks, facts, newest, weight)
         self._weight += weight
         self._tenants.add(tenant)
         while self._weight > self._most_weight:
