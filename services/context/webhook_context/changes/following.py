@@ -17,6 +17,8 @@ log = structlog.get_logger()
 
 READ_AT_ONCE = 1000
 BLOCK_S = 5.0
+REST_S = 0.01
+"""Between two readings, so that writes one after another are read together; the first of them is not late."""
 RECENT = 4096
 
 
@@ -117,6 +119,7 @@ class Changes:
                     self._lost()
                 position = await self._read(position)
                 backoff.reset()
+                await asyncio.sleep(REST_S)
             except Exception as error:  # noqa: BLE001  # whatever it is, the following goes on
                 log.warning("changes.unreadable", error=type(error).__name__)
                 await backoff.wait()
