@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -44,19 +45,23 @@ def main(
         result = asyncio.run(run(plan, Path(var)))
     report.show(result, Console())
     report.write(result, [], FILE)
-    found = _all_trials() if with_faults else []
+    found: list[trials.Trial] = []
+    for some in _all_trials() if with_faults else ():
+        found += some
+        # What has been found stays, whatever becomes of the rest.
+        report.write(result, found, FILE)
     if found:
         report.show_faults(found, Console(width=160))
-        report.write(result, found, FILE)
     accounts = [result.account, *(each.account for each in found)]
     sys.exit(0 if all(account.is_clean for account in accounts) else 1)
 
 
-def _all_trials() -> list[trials.Trial]:
-    found = [trial for fsync in LEVELS for trial in _trials(fsync)]
+def _all_trials() -> Iterator[Sequence[trials.Trial]]:
+    for fsync in LEVELS:
+        yield _trials(fsync)
     print("Cluster and Sentinel")
     with tempfile.TemporaryDirectory(prefix="webhook-ledger-") as var:
-        return [*found, *asyncio.run(formations.run(Path(var)))]
+        yield asyncio.run(formations.run(Path(var)))
 
 
 def _trials(fsync: trials.Fsync) -> list[trials.Trial]:

@@ -22,6 +22,8 @@ from tests.system import CONFIGURATION, House, running_house
 NODE_TIMEOUT_MS = 1000
 PARTED_S = 10.0
 SETTLED_S = 2.0
+#: Sentinels look every ten seconds who a returning master takes itself for, and give it eight more.
+DEMOTED_S = 60.0
 #: Three times what a busy machine may stand still.
 DOWN_AFTER_MS = 3000
 #: What of the senders is promised to outlive a master: the level at which nothing may be lost.
@@ -120,7 +122,7 @@ async def _network_parts(place: Place, way: Proxy, house: House) -> None:
     async def follows() -> bool:
         return not await _leads(place.machines[0])
 
-    await until(follows)
+    await until(follows, within_s=DEMOTED_S)
     await asyncio.sleep(SETTLED_S)
 
 

@@ -115,9 +115,9 @@ class Machine:
             await until(client.ping)
 
 
-async def until(condition: Callable[[], object], *, pause_s: float = 0.02) -> None:
+async def until(condition: Callable[[], object], *, pause_s: float = 0.02, within_s: float = SOON_S) -> None:
     """Wait for something true, which may fail meanwhile."""
-    async with asyncio.timeout(SOON_S):
+    async with asyncio.timeout(within_s):
         while True:
             with suppress(RedisError, OSError):
                 found = condition()
