@@ -51,7 +51,7 @@ class _Kept:
     """The index of one tenant and what it has yet to read.
 
     Attributes:
-        waiting: Contexts to be read.
+        waiting: Contexts to be read, and what version of each was told of.
         reading: Those of them that are being read.
         read_at: When the last reading ended, in the time of the loop.
         moved: Contexts whose tier alone has changed, and to which.
@@ -62,8 +62,8 @@ class _Kept:
     """
 
     index: TenantIndex
-    waiting: set[str] = field(default_factory=set)
-    reading: set[str] = field(default_factory=set)
+    waiting: dict[str, int] = field(default_factory=dict)
+    reading: dict[str, int] = field(default_factory=dict)
     read_at: float = float("-inf")
     moved: dict[str, Tier.ValueType] = field(default_factory=dict)
     stale: bool = True
@@ -75,6 +75,14 @@ class _Kept:
     def behind(self) -> int:
         """Contexts that have changed since the index read them."""
         return len(self.waiting) + len(self.reading)
+
+    def lacks(self, change: Touched) -> bool:
+        """Whether a change is neither in the index nor in what is being read, which was told of it before."""
+        if change.what in {DELETED, VECTORS}:
+            return True
+        return change.version > max(
+            self.index.version(change.context_id), self.reading.get(change.context_id, 0)
+        )
 
 
 class Found(NamedTuple):
@@ -161,8 +169,9 @@ class Search:
             # Its content is the same; where it is not held yet, it is read with its tier.
             kept.moved[change.context_id] = TIERS[change.what]
             self._wake.set()
-        elif kept.index.version(change.context_id) < change.version or change.what in {DELETED, VECTORS}:
-            kept.waiting.add(change.context_id)
+        elif kept.lacks(change):
+            known = kept.waiting.get(change.context_id, 0)
+            kept.waiting[change.context_id] = max(known, change.version)
             self._wake.set()
 
     def mistrust(self) -> None:
@@ -267,9 +276,10 @@ class Search:
         listed: set[str] = set()
         async for versions in self._store.versions(tenant):
             listed |= versions.keys()
-            kept.waiting |= {one for one, version in versions.items() if kept.index.version(one) != version}
+            changed = {one: held for one, held in versions.items() if kept.index.version(one) != held}
+            kept.waiting = changed | kept.waiting
             await self._drain(tenant, kept)
-        kept.waiting |= kept.index.ids() - listed
+        kept.waiting = dict.fromkeys(kept.index.ids() - listed, 0) | kept.waiting
         await self._drain(tenant, kept)
 
     async def _drain(self, tenant: str, kept: _Kept) -> None:
@@ -279,12 +289,12 @@ class Search:
         """
         while True:
             asked, kept.asked = kept.asked, []
-            kept.reading, kept.waiting = kept.waiting, set()
+            kept.reading, kept.waiting = kept.waiting, {}
             try:
                 await self._read_all(tenant, kept, hurried=bool(asked))
             except BaseException:
-                kept.waiting |= kept.reading
-                kept.reading = set()
+                kept.waiting = kept.reading | kept.waiting
+                kept.reading = {}
                 kept.asked += asked
                 raise
             kept.read_at = asyncio.get_running_loop().time()
@@ -299,7 +309,8 @@ class Search:
             began = loop.time()
             ids = list(islice(kept.reading, READ_AT_ONCE))
             await self._read_some(tenant, kept, ids)
-            kept.reading.difference_update(ids)
+            for one in ids:
+                del kept.reading[one]
             self._measure()
             if not (hurried or kept.asked):
                 # Nobody waits, and writers come first: half of the time for a first building, else a third.
