@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,19 @@ async def test_no_directory_stays_when_its_last_object_is_gone(tmp_path: Path) -
     assert _everything(tmp_path) == [tmp_path / "cold"]
     await store.put("a/b/c/one", b"again")
     assert await store.get("a/b/c/one") == b"again"
+
+
+async def test_what_a_killed_writer_has_left_is_cleared_away_a_day_later(tmp_path: Path) -> None:
+    store = DirectoryObjectStore(tmp_path)
+    await store.put("a/one", b"content")
+    left, under_way = tmp_path / "a" / ".0.part", tmp_path / "a" / ".1.part"
+    left.write_bytes(b"con")
+    under_way.write_bytes(b"con")
+    an_hour_ago = time.time() - 3600
+    os.utime(under_way, (an_hour_ago, an_hour_ago))
+    os.utime(left, (an_hour_ago - 86_400, an_hour_ago - 86_400))
+    assert await store.names("") == ["a/one"]
+    assert sorted(_files(tmp_path)) == [under_way, tmp_path / "a" / "one"]
 
 
 async def test_directories_that_come_and_go_are_in_nobodys_way(tmp_path: Path) -> None:

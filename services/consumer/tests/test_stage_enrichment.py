@@ -6,6 +6,7 @@ import time
 from webhook.context.v1.context_service_pb2 import Append, BatchGetContextsRequest, UpdateContextRequest
 from webhook_consumer.entry import DONE, Cause, Entry
 from webhook_consumer.metrics import ENRICHMENTS
+from webhook_consumer.queue.redis import RedisQueue
 from webhook_consumer.stages import enrichment as stage_two
 from webhook_consumer.stages.enrichment import EnrichmentStage
 from webhook_consumer.workers import handling
@@ -114,6 +115,22 @@ async def test_they_wait_the_shorter_the_less_late_events_are(monkeypatch):
     await EnrichmentStage(contexts, Intelligent(), late_s=late).handle([ENTRY])
     assert contexts.asked == 1
     assert 0.3 <= time.monotonic() - began < stage_two.GIVES_WAY_S / 2
+
+
+async def test_a_consumer_that_is_to_end_does_not_wait_for_late_events(town, monkeypatch):
+    async def late(_):
+        return 60.0
+
+    monkeypatch.setattr(RedisQueue, "late_s", late)
+    happens(town, "c:1", "e1")
+    async with town.context_store(), town.understanding():
+        async with town.consumer():
+            await changed(town, "c:1")
+            await town.until(lambda: stage_two.metrics.giving_way._value.get() == 1)
+            ended = time.monotonic()
+        assert time.monotonic() - ended < stage_two.GIVES_WAY_S / 3
+        assert town.contexts.contexts["default", "c:1"].enrichment.summary == "e1"
+        assert await is_done(town)
 
 
 async def test_what_a_model_has_left_for_later_is_sent_again(town):

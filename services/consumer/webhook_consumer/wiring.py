@@ -175,7 +175,7 @@ async def running(settings: ConsumerSettings) -> AsyncIterator[Running]:
             contexts,
             intelligence,
             settle_s=consumer.enrichment.settle_delay.total_seconds(),
-            late_s=partial(_late_s, queues),
+            late_s=lambda: _late_s(queues, crew),
         )
         stages: dict[str, tuple[Handler, Limits, metrics.StageMetrics]] = {
             "events": (
@@ -302,8 +302,10 @@ async def _reading(workers: list[Worker], silence_s: float) -> None:
         raise RuntimeError(f"{len(silent)} stages do not read")
 
 
-async def _late_s(queues: list[RedisQueue]) -> float:
-    """How late events are, seconds; 0 where that can't be seen."""
+async def _late_s(queues: list[RedisQueue], crew: Crew) -> float:
+    """How late events are, seconds; 0 where that can't be seen, or nobody here gets to them any more."""
+    if crew.ends:
+        return 0.0
     of_events = [queue.late_s() for queue in queues if queue.lane.stage == metrics.EVENTS.stage]
     try:
         return max(await asyncio.gather(*of_events))

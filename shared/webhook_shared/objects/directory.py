@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -16,6 +17,8 @@ from typing import BinaryIO
 from webhook_shared.objects.protocol import MOST_NAMES, ObjectMissing, ObjectTrouble
 
 _PART = ".part"
+# No write takes so long: its writer was killed. Counted generously, for the clocks of file servers.
+_ABANDONED_AFTER_S = 24 * 3600.0
 _OPENING_ATTEMPTS = 100
 
 
@@ -155,7 +158,10 @@ def _part(path: Path, start: int, length: int) -> bytes:
 
 
 def _walk(folder: Path, beginning: str, after: str) -> Iterator[str]:
-    """Names in order, only those behind one: a page costs what it holds, whatever lies before and behind."""
+    """Names in order, only those behind one: a page costs what it holds, whatever lies before and behind.
+
+    What killed writers have left is cleared away on the way.
+    """
     try:
         with os.scandir(folder) as entries:
             # A directory stands where the names in it do.
@@ -167,8 +173,16 @@ def _walk(folder: Path, beginning: str, after: str) -> Iterator[str]:
         if one.endswith("/"):
             if name > after or after.startswith(name):
                 yield from _walk(folder / one, name, after)
-        elif name > after and not one.endswith(_PART):
+        elif one.endswith(_PART):
+            _cleared(folder / one)
+        elif name > after:
             yield name
+
+
+def _cleared(part: Path) -> None:
+    with suppress(OSError):
+        if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_S:
+            part.unlink()
 
 
 def _sync(directory: Path) -> None:

@@ -22,6 +22,9 @@ class Crew:
         workers: All; whoever holds this list sees those that come later.
         employ: Gives the worker of a lane that is new here.
         find: The lanes beyond those of the settings that hold something.
+
+    Attributes:
+        ends: Whether what is not begun yet is left to others.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Crew:
         self._employ = employ
         self._find = find
         self._known: set[str] = set()
+        self.ends = False
 
     def add(self, lane: Lane) -> Worker:
         """Have a lane worked on, once this crew is at work."""
@@ -51,6 +55,7 @@ class Crew:
         try:
             yield
         finally:
+            self.ends = True
             await ended([looking])
             # Side by side: together they may take no longer than one of them.
             await asyncio.gather(*(worker.__aexit__(None, None, None) for worker in self._workers))
