@@ -31,6 +31,43 @@ async def test_arrivals_leave_together_once_the_first_batch_is_back() -> None:
     assert recorder.batches == [[0], [2, 4, 6]]
 
 
+async def test_the_next_batch_leaves_before_the_last_one_is_answered() -> None:
+    happened: list[str] = []
+    back = asyncio.Event()
+
+    async def flush(items: list[str]) -> list[str]:
+        # Its call is a task of its own, as a remote call is.
+        await asyncio.create_task(_note(happened, f"left {items}"))
+        await back.wait()
+        return items
+
+    async with Coalescer(flush, max_items=10) as coalescer:
+        first = coalescer.submit("a")
+        first.add_done_callback(lambda _: happened.append("answered a"))
+        await asyncio.sleep(0.01)
+        second = coalescer.submit("b")
+        back.set()
+        assert await asyncio.gather(first, second) == ["a", "b"]
+    assert happened == ["left ['a']", "left ['b']", "answered a"]
+
+
+async def test_leaving_waits_until_all_are_answered() -> None:
+    back = asyncio.Event()
+
+    async def flush(items: list[int]) -> list[int]:
+        await back.wait()
+        return items
+
+    async with Coalescer(flush, max_items=1, in_flight=2) as coalescer:
+        futures = [coalescer.submit(item) for item in range(5)]
+        back.set()
+    assert all(future.done() for future in futures)
+
+
+async def _note(happened: list[str], what: str) -> None:
+    happened.append(what)
+
+
 async def test_those_of_one_turn_share_a_batch_and_failures_are_their_own() -> None:
     recorder = Recorder()
     recorder.gate.set()

@@ -16,6 +16,9 @@ from webhook_shared.turns import InOrder, Turns
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Of the loop: in the first a batch is put together and its call made, in the second the call goes out.
+TURNS_TO_LEAVE = 2
+
 
 class Coalescer(Generic[T, R]):
     """Batches items of concurrent callers.
@@ -53,7 +56,9 @@ class Coalescer(Generic[T, R]):
         self._waiting: InOrder[tuple[T, asyncio.Future[R]]] | Turns[tuple[T, asyncio.Future[R]]] = (
             InOrder() if lane is None else Turns(lambda waiting: lane(waiting[0]))
         )
+        # Sizes of the batches that are under way; tasks live on until they have answered.
         self._running: dict[asyncio.Task[None], int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
     async def __aenter__(self) -> Self:
@@ -62,8 +67,8 @@ class Coalescer(Generic[T, R]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._running or self._waiting:
-            await asyncio.sleep(0) if not self._running else await asyncio.wait(self._running)
+        while self._tasks or self._waiting:
+            await asyncio.sleep(0) if not self._tasks else await asyncio.wait(self._tasks)
 
     def __len__(self) -> int:
         """How many items wait for a batch."""
@@ -93,11 +98,16 @@ class Coalescer(Generic[T, R]):
             batch = self._take()
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._running[task] = len(batch)
+            self._tasks.add(task)
             task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
-        self._start()
+        self._tasks.discard(task)
+        self._returned(task)
+
+    def _returned(self, task: asyncio.Task[None]) -> None:
+        if self._running.pop(task, None) is not None:
+            self._start()
 
     def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
         batch: list[tuple[T, asyncio.Future[R]]] = []
@@ -112,7 +122,11 @@ class Coalescer(Generic[T, R]):
 
     async def _run(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
-            results = await self._flush([item for item, _ in batch])
+            results = await self._flushed([item for item, _ in batch])
+            # The next batch leaves before this one is answered: whoever works on it would be idle for as long
+            # as it takes to answer all of these.
+            for _ in range(TURNS_TO_LEAVE if self._running else 0):
+                await asyncio.sleep(0)
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()
@@ -129,3 +143,11 @@ class Coalescer(Generic[T, R]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+    async def _flushed(self, items: list[T]) -> Sequence[R | Exception]:
+        try:
+            return await self._flush(items)
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            self._returned(task)
